@@ -1,0 +1,1 @@
+"""Patches as data, transforms as code, and the plan that joins them."""

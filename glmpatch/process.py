@@ -1,0 +1,103 @@
+"""The only importer of subprocess: runs a program, without a shell, and leaves no child behind."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from textwrap import indent
+
+from glmpatch.errors import EnvironmentLacksError, GlmpatchError
+
+_TAIL_LINES = 40
+_GRACE_SECONDS = 10
+
+
+class CommandFailedError(GlmpatchError):
+    """A program ended with a code other than zero.
+
+    Attributes:
+        returncode: Its exit code, negative for a signal.
+        tail: The end of what it printed.
+    """
+
+    def __init__(self, command: Sequence[str], returncode: int, tail: str, *, hint: str = "") -> None:
+        message = f"this command failed with exit code {returncode}: {shlex.join(command)}"
+        if tail.strip():
+            message += f"\n{indent(tail.rstrip(), '    ')}"
+        super().__init__(message, hint=hint)
+        self.returncode = returncode
+        self.tail = tail
+
+
+def find_program(name: str) -> str:
+    """The full path of a program.
+
+    Raises:
+        EnvironmentLacksError: It is not on PATH.
+    """
+    path = shutil.which(name)
+    if path is None:
+        raise EnvironmentLacksError(f"{name} is not installed", hint=f"install {name} and put it on PATH")
+    return path
+
+
+def stream(command: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Run a program and yield what it prints, stdout and stderr together, as it comes.
+
+    Lines end at a newline or, as progress bars do, at a carriage return; the ending is not part of the line. When the
+    generator is closed before its end (an exception, Ctrl-C), the program and all its children are stopped.
+
+    Args:
+        command: The program and its arguments.
+        cwd: The folder to run it in.
+        env: The whole environment of the program; None for our own.
+
+    Raises:
+        EnvironmentLacksError: There is no such program.
+        CommandFailedError: It ended with a code other than zero.
+    """
+    resolved = [find_program(command[0]), *command[1:]]
+    tail: deque[str] = deque(maxlen=_TAIL_LINES)
+    process = subprocess.Popen(
+        resolved,
+        cwd=cwd,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        start_new_session=True,
+    )
+    with process:
+        try:
+            assert process.stdout is not None  # noqa: S101 - asked for above
+            # Universal newlines: a carriage return ends a line, too.
+            for line in process.stdout:
+                tail.append(line.rstrip("\n"))
+                yield tail[-1]
+        except BaseException:
+            _stop(process)
+            raise
+    if process.returncode != 0:
+        raise CommandFailedError(command, process.returncode, "\n".join(tail))
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    """Ask the program and its children to stop, then make them."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, sign)
+        except ProcessLookupError:
+            return
+        try:
+            process.wait(_GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            continue
+    process.wait()

@@ -1,0 +1,35 @@
+"""What all tests share: no settings of the machine's, least of all those of its git."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("glmpatch", deadline=None)
+settings.load_profile("glmpatch")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def neutral_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A git configuration of our own, without an identity, and no variables that steer git or the terminal."""
+    config = tmp_path_factory.mktemp("home") / "gitconfig"
+    # Otherwise git would make an identity up from the name of the user and of the machine.
+    config.write_text("[user]\n\tuseConfigOnly = true\n[init]\n\tdefaultBranch = main\n")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith("GIT_") or name in {"EMAIL", "NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "COLUMNS"}:
+                patch.delenv(name)
+        patch.setenv("GIT_PYTHON_REFRESH", "quiet")
+        patch.setenv("GIT_CONFIG_GLOBAL", str(config))
+        patch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+        yield config
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Where a test puts its tree of upstream."""
+    return tmp_path / "ChatGLM-6B"
