@@ -1,0 +1,9 @@
+@st.cache_resource
+def get_model():
+    return AutoModel.from_pretrained(path, trust_remote_code=True).bfloat16().eval()
+
+
+def clean():
+    if torch.cuda.is_available():
+        with torch.cuda.device("cuda:0"):
+            torch.cuda.empty_cache()

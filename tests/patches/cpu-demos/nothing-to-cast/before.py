@@ -1,0 +1,3 @@
+from common import answer
+
+print(answer("你好"))

@@ -1,0 +1,9 @@
+def main():
+	if training_args.do_train:
+		# Every rank has loaded the same frozen weights: DDP need not broadcast those gigabytes when it starts.
+		model._ddp_params_and_buffers_to_ignore = [
+		    *(name for name, parameter in model.named_parameters() if not parameter.requires_grad),
+		    *(name for name, _ in model.named_buffers()),
+		]
+		trainer = LoRATrainer(model=model, args=training_args)
+		trainer.train()

@@ -1,0 +1,3 @@
+net = load_model()
+trainer = transformers.Trainer(net, training_args)
+trainer.train()

@@ -1,0 +1,17 @@
+import torch
+import torch.distributed as dist
+from transformers import HfArgumentParser, TrainingArguments
+
+
+def main(argv=None):
+    """Train.
+
+    # not a comment
+    """
+    # All options, see --help.
+
+    dist.init_process_group(backend="mpi")
+    # 先解析参数
+    # (three groups)
+    parser = HfArgumentParser(TrainingArguments)
+    return parser.parse_args_into_dataclasses(args=argv), torch

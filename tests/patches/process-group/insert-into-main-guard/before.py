@@ -1,0 +1,13 @@
+import torch
+from transformers import HfArgumentParser, TrainingArguments
+
+
+def train(training_args):
+    print(training_args, torch)
+
+
+if __name__ == "__main__":
+    # read the command line
+    parser = HfArgumentParser(TrainingArguments)
+    (args,) = parser.parse_args_into_dataclasses()
+    train(args)

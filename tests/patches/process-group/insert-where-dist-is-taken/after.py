@@ -1,0 +1,11 @@
+import torch
+import torch.distributed
+from scipy.spatial import distance as dist
+from transformers import HfArgumentParser, TrainingArguments
+
+
+def main():
+    torch.distributed.init_process_group(backend="mpi")
+    parser = HfArgumentParser(TrainingArguments)
+    (training_args,) = parser.parse_args_into_dataclasses()
+    print(dist.cosine, torch, training_args)

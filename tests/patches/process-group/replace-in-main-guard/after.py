@@ -1,0 +1,11 @@
+import torch.distributed as dist
+from transformers import HfArgumentParser, TrainingArguments
+
+
+def main():
+    return HfArgumentParser(TrainingArguments).parse_args_into_dataclasses()
+
+
+if __name__ == "__main__":
+    dist.init_process_group(backend="mpi")
+    main()

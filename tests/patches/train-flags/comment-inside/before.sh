@@ -1,0 +1,8 @@
+# 训练
+CUDA_VISIBLE_DEVICES=0 python3 main.py \
+    --do_train \
+    --max_steps 10 \
+    # --max_steps 3000 \
+    --save_steps 1000 \
+    --quantization_bit 4
+echo done

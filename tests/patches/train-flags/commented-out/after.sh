@@ -1,0 +1,8 @@
+python3 main.py \
+    --do_train \
+    --seed 1 \
+    --no_cuda \
+    --bf16 \
+    # --fp16
+
+# CUDA_VISIBLE_DEVICES=0 python3 main.py --quantization_bit 8
