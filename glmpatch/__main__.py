@@ -1,0 +1,5 @@
+"""`python -m glmpatch`."""
+
+from glmpatch.cli import main
+
+main()

@@ -1,0 +1,115 @@
+"""The command line. Lazy: a command's module is imported when it runs, so that `--help` costs no more than click."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import signal
+import sys
+from typing import Any, NoReturn
+
+import click
+
+from glmpatch import __version__
+from glmpatch.errors import EnvironmentLacksError, ExitCode, GlmpatchError
+
+# The commands, each in the module of its name, and their one-line helps: a test holds them against the modules.
+COMMANDS = {
+    "apply": "Clone upstream, or take a folder of it, and patch it.",
+    "demo": "Patch an embedded stand-in of upstream and train it on two ranks.",
+    "diff": "Show what apply would change, as a unified diff.",
+    "patches": "List the patches: what each does, why, and when it can go.",
+    "revert": "Take back what apply did.",
+    "status": "Show where each patch stands in a folder.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands live in `glmpatch.commands`, one module each."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """The names, without importing anything."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import the command that is asked for."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(f"glmpatch.commands.{cmd_name}").command
+        assert isinstance(command, click.Command)  # noqa: S101 - for mypy; a test calls every one
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the list of commands from the table above."""
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def cli() -> None:
+    """Make the official ChatGLM-6B fine-tuning code run on Intel Xeon CPUs."""
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line and return its exit code. Every error ends here."""
+    try:
+        code = cli.main(arguments, prog_name="glmpatch", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("\ninterrupted", err=True)
+        return ExitCode.INTERRUPTED
+    except GlmpatchError as error:
+        _show(error)
+        return error.exit_code
+    except PermissionError as error:
+        _show(EnvironmentLacksError(f"{error.filename}: {error.strerror}"))
+        return ExitCode.ENVIRONMENT
+    except Exception:  # noqa: BLE001 - the one place that catches bugs
+        _report_bug(arguments)
+        return ExitCode.BUG
+    return int(code or 0)
+
+
+def main() -> NoReturn:
+    """The console script."""
+    # Being told to stop is like Ctrl-C: what is half done is cleaned up on the way out.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A reader that has seen enough (`glmpatch diff | head`) ends us quietly, as it ends any other program.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    sys.exit(run(sys.argv[1:]))
+
+
+def _show(error: GlmpatchError) -> None:
+    click.secho("error: ", fg="red", bold=True, nl=False, err=True)
+    click.echo(error.message, err=True)
+    if error.hint:
+        click.secho("hint: ", fg="cyan", bold=True, nl=False, err=True)
+        click.echo(error.hint, err=True)
+
+
+def _report_bug(arguments: list[str]) -> None:
+    import platform  # noqa: PLC0415 - needed only here
+    import shlex  # noqa: PLC0415
+    import tempfile  # noqa: PLC0415
+    import traceback  # noqa: PLC0415
+
+    facts: list[Any] = [
+        f"glmpatch {__version__}, Python {platform.python_version()}, {platform.platform()}",
+        shlex.join(["glmpatch", *arguments]),
+        traceback.format_exc(),
+    ]
+    text = "\n\n".join(facts)
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="glmpatch-bug-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
+        ) as file:
+            file.write(text)
+    except OSError:
+        click.echo(f"This is a bug in glmpatch. Please report it, with this text:\n\n{text}", err=True)
+    else:
+        click.echo(f"This is a bug in glmpatch. Please report it, with the file {file.name}", err=True)

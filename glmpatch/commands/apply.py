@@ -1,0 +1,82 @@
+"""`glmpatch apply`."""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+from pathlib import Path
+
+import click
+
+from glmpatch.commands.options import json_option, series_options, target_argument
+from glmpatch.console import make_console, plan_as_json, print_json, print_left_alone, print_line, print_plan
+from glmpatch.errors import ExitCode
+from glmpatch.patching.apply import Applied, apply, require_upstream, survey
+from glmpatch.patching.series import Series, load_upstream
+from glmpatch.upstream import clone
+
+
+@click.command()
+@target_argument
+@series_options
+@click.option("--upstream", metavar="URL", help="Clone from here: a URL, or the path of a local repository.")
+@click.option("--ref", help="Clone this commit, branch or tag instead of the pinned commit.")
+@click.option("--no-commit", is_flag=True, help="Change the files, but make no commits.")
+@click.option("--allow-dirty", is_flag=True, help="Commit although other files have uncommitted changes.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done; write nothing.")
+@json_option
+def command(
+    *,
+    target: Path,
+    series: Series,
+    upstream: str | None,
+    ref: str | None,
+    no_commit: bool,
+    allow_dirty: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    """Clone upstream, or take a folder of it, and patch it.
+
+    TARGET is the folder to patch. If it does not exist yet, the official repository is cloned into it, at the pinned
+    commit. All patches are applied, or nothing is written: a conflict is shown with file, line and reason.
+    """
+    pin = load_upstream()
+    console = make_console(stderr=as_json)
+    with tempfile.TemporaryDirectory() as scratch:
+        root = target
+        if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+            root = Path(scratch, "upstream") if dry_run else target
+            source = upstream or pin.url
+            with console.status(f"cloning {source}"):
+                clone(source, ref or pin.commit, root, accept=lambda folder: require_upstream(folder, pin))
+        elif upstream or ref:
+            print_line(
+                console, f"note: {target} exists and is patched as it is: --upstream and --ref are for a new clone"
+            )
+        require_upstream(root, pin)
+        if dry_run:
+            applied = Applied(survey(root, series))
+        else:
+            applied = apply(root, series, commit=not no_commit, allow_dirty=allow_dirty)
+        left_alone = pin.left_alone(root)
+    if as_json:
+        report = plan_as_json(applied.plan, left_alone)
+        print_json({**report, "written": applied.written, "commits": applied.commits})
+    else:
+        print_plan(console, applied.plan, commits=applied.commits, done=bool(applied.commits or applied.written))
+        print_left_alone(console, left_alone)
+        print_line(console, _verdict(applied, target, dry_run=dry_run))
+    return ExitCode.CONFLICT if applied.plan.conflicts else ExitCode.DONE
+
+
+def _verdict(applied: Applied, target: Path, *, dry_run: bool) -> str:
+    """The last line: what happened, and how to take it back."""
+    if applied.plan.conflicts:
+        return f"{len(applied.plan.conflicts)} conflicts: nothing was written"
+    if not applied.plan.after:
+        return "nothing to do: every patch is applied"
+    if dry_run:
+        return f"a dry run: {len(applied.plan.after)} files would change"
+    made = f" in {len(applied.commits)} commits" if applied.commits else ""
+    return f"{len(applied.plan.after)} files changed{made}; to undo: glmpatch revert {shlex.quote(str(target))}"

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from glmpatch.errors import ExitCode
+from tests.commands.conftest import Run
+from tests.engine_support import CHANGED
+from tests.git_support import UPSTREAM, git, make_folder, make_repo, snapshot, status, subjects
+
+
+def test_it_clones_and_patches(root: Path, glmpatch: Run) -> None:
+    result = glmpatch("apply", root)
+    assert result.code == ExitCode.DONE
+    assert subjects(root) == ["Do dtype", "Do backend", "upstream"]
+    lines = result.out.splitlines()
+    assert [line.split()[:2] for line in lines[:3]] == [
+        ["patch", "state"],
+        ["backend", "applied"],
+        ["dtype", "applied"],
+    ]
+    assert lines[1].split()[-1] == git(root, "rev-parse", "HEAD~1")[:10]
+    assert lines[-2] == "left alone: ptuning/ds_train_finetune.sh ([GPU])"
+    assert lines[-1] == f"4 files changed in 2 commits; to undo: glmpatch revert {root}"
+    again = glmpatch("apply", root)
+    assert (again.code, again.out.splitlines()[-1]) == (ExitCode.DONE, "nothing to do: every patch is applied")
+    assert len(subjects(root)) == 3
+
+
+def test_the_last_line_can_be_typed(tmp_path: Path, glmpatch: Run) -> None:
+    root = tmp_path / ("long" * 40) / "with 'blanks' in it"
+    last = glmpatch("apply", root).out.splitlines()[-1]
+    assert shlex.split(last.partition("to undo: ")[2]) == ["glmpatch", "revert", str(root)]
+
+
+def test_a_relative_target(tmp_path: Path, glmpatch: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert glmpatch("apply", "./a/ChatGLM-6B").code == ExitCode.DONE
+    assert len(subjects(tmp_path / "a/ChatGLM-6B")) == 3
+
+
+def test_another_upstream_and_ref(tmp_path: Path, root: Path, glmpatch: Run) -> None:
+    other = make_repo(tmp_path / "other")
+    git(other, "tag", "v9")
+    assert glmpatch("apply", root, "--upstream", other, "--ref", "v9").code == ExitCode.DONE
+    assert git(root, "remote", "get-url", "origin") == str(other)
+    again = glmpatch("apply", root, "--upstream", other)
+    assert again.out.startswith(f"note: {root} exists and is patched as it is")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--upstream", "ext::sh -c x"], ExitCode.USAGE, "is not a URL that upstream is cloned from"),
+        (["--upstream=-u./evil"], ExitCode.USAGE, "is not a URL"),
+        (["--upstream=--upload-pack=x"], ExitCode.USAGE, "is not a URL"),
+        (["--ref=--upload-pack=x"], ExitCode.USAGE, "is not a commit, branch or tag"),
+        (["--ref", "nowhere"], ExitCode.USAGE, "has no commit, branch or tag 'nowhere'"),
+        (["--upstream", "/nowhere"], ExitCode.ENVIRONMENT, "cannot fetch /nowhere"),
+        (["--only", "x"], ExitCode.USAGE, "no patch is called 'x'"),
+        (["--skip", "backend", "--skip", "dtype"], ExitCode.USAGE, "leaves no patch"),
+        (["--dtype", "fp16"], ExitCode.USAGE, "'fp16' is not one of"),
+        (["--backend", "nccl"], ExitCode.USAGE, "'nccl' is not one of"),
+        (["--patches", "/nowhere"], ExitCode.USAGE, "does not exist"),
+        (["--colour"], ExitCode.USAGE, "No such option"),
+    ],
+)
+def test_what_is_wrong_leaves_nothing(
+    tmp_path: Path, glmpatch: Run, arguments: list[str], code: ExitCode, message: str
+) -> None:
+    result = glmpatch("apply", tmp_path / "a/b", *arguments)
+    assert (result.code, result.out) == (code, "")
+    assert message in result.err
+    assert not (tmp_path / "a").exists()
+
+
+def test_another_repository_is_refused(tmp_path: Path, root: Path, glmpatch: Run) -> None:
+    other = make_repo(tmp_path / "other", {"README.md": b"other\n"})
+    result = glmpatch("apply", root, "--upstream", other, "--ref", "main")
+    assert result.code == ExitCode.USAGE
+    assert "is not ChatGLM-6B: it has no ptuning/main.py, no ptuning/train.sh" in result.err
+    assert not root.exists()
+
+
+def test_a_foreign_folder_and_a_file_are_refused(tmp_path: Path, glmpatch: Run) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").write_text("mine\n")
+    for target in (tmp_path / "mine", tmp_path / "mine/thesis.txt"):
+        assert glmpatch("apply", target).code == ExitCode.USAGE
+    assert snapshot(tmp_path / "mine") == {"thesis.txt": ("-rw-r--r--", b"mine\n")}
+
+
+def test_a_dirty_tree(root: Path, glmpatch: Run) -> None:
+    make_repo(root)
+    (root / "README.md").write_text("mine\n")
+    refused = glmpatch("apply", root)
+    assert refused.code == ExitCode.CONFLICT
+    assert refused.err.splitlines() == [
+        f"error: {root} has uncommitted changes:",
+        "    README.md",
+        "hint: commit or stash them, or use --allow-dirty or --no-commit",
+    ]
+    assert glmpatch("apply", root, "--allow-dirty", "--only", "dtype").code == ExitCode.DONE
+    assert glmpatch("apply", root, "--no-commit").code == ExitCode.DONE
+    assert subjects(root) == ["Do dtype", "upstream"]
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path, root: Path, glmpatch: Run) -> None:
+    result = glmpatch("apply", root, "--dry-run")
+    assert result.code == ExitCode.DONE
+    assert result.out.splitlines()[-1] == "a dry run: 4 files would change"
+    assert [line.split()[1] for line in result.out.splitlines()[1:3]] == ["to", "to"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["patches", "source"]
+    before = snapshot(make_folder(root))
+    glmpatch("apply", root, "--dry-run")
+    assert snapshot(root) == before
+
+
+def test_a_conflict(root: Path, glmpatch: Run) -> None:
+    make_repo(root, {**UPSTREAM, "ptuning/main.py": b"def main():\n    x\x1b[31m[bold]:key:\n"})
+    result = glmpatch("apply", root)
+    assert result.code == ExitCode.CONFLICT
+    assert result.out.splitlines()[-1].endswith("conflicts: nothing was written")
+    assert "conflict: ptuning/main.py:1 (swap)" in result.out
+    assert "  expected: nccl\n  found:    no such text\n  hint:     look for it\n" in result.out
+    assert status(root) == []
+
+
+def test_json(root: Path, glmpatch: Run) -> None:
+    result = glmpatch("apply", root, "--json")
+    assert (result.code, result.err) == (ExitCode.DONE, "")
+    report = result.json
+    assert sorted(report) == ["clean", "commits", "out_of_scope", "patches", "written"]
+    assert report["clean"] is True
+    assert report["commits"]["dtype"] == git(root, "rev-parse", "HEAD")
+    assert sorted(report["written"]) == CHANGED
+    assert report["out_of_scope"] == [{"path": "ptuning/ds_train_finetune.sh", "why": "[GPU]"}]
+    first = report["patches"][0]
+    assert sorted(first) == ["edits", "id", "state", "title"]
+    assert (first["id"], first["state"]) == ("backend", "to apply")
+    assert first["edits"][0] == {
+        "path": "ptuning/main.py",
+        "transform": "swap",
+        "outcome": "changed",
+        "notices": [],
+    }
+
+
+def test_json_of_a_conflict(root: Path, glmpatch: Run) -> None:
+    make_folder(root, {**UPSTREAM, "ptuning/main.py": b"\n"})
+    result = glmpatch("apply", root, "--json")
+    assert result.code == ExitCode.CONFLICT
+    assert (result.json["clean"], result.json["written"]) == (False, [])
+    assert result.json["patches"][0]["edits"][0]["conflict"] == {
+        "expected": "nccl",
+        "found": "no such text",
+        "hint": "look for it",
+        "line": 1,
+    }
+
+
+@pytest.mark.parametrize("name", ["apply", "diff", "status", "patches"])
+def test_patches_of_the_user(tmp_path: Path, root: Path, glmpatch: Run, name: str) -> None:
+    make_folder(root)
+    own = tmp_path / "own"
+    own.mkdir()
+    text = 'id = "mine"\ntitle = "t"\nwhy = "w"\ndrop_when = "d"\n[[edits]]\npath = "api.py"\ntransform = "swap"\n'
+    (own / "mine.toml").write_text(f'{text}[edits.params]\nold = "load"\nnew = "mine"\n')
+    target = [] if name == "patches" else [root]
+    result = glmpatch(name, *target, "--patches", own)
+    assert result.code == ExitCode.DONE
+    assert "mine" in result.out
+    (own / "mine.toml").write_text(text)
+    wrong = glmpatch(name, *target, "--patches", own)
+    assert wrong.code == ExitCode.USAGE
+    assert wrong.err.startswith(f"error: {own / 'mine.toml'}: edits[0]: params of swap")

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from glmpatch.errors import ExitCode
+from tests.commands.conftest import Run
+from tests.engine_support import CHANGED
+from tests.git_support import git, make_folder, make_repo, snapshot
+
+
+def test_commits(root: Path, glmpatch: Run) -> None:
+    make_repo(root)
+    glmpatch("apply", root)
+    result = glmpatch("revert", root)
+    assert result.code == ExitCode.DONE
+    head = git(root, "rev-parse", "HEAD")[:10]
+    assert sorted(result.out.splitlines()) == sorted(
+        [*(f"reverted {path}" for path in CHANGED), f"in commit {head}: backend, dtype"]
+    )
+    assert glmpatch("revert", root).out == "nothing to revert\n"
+
+
+def test_a_folder(root: Path, glmpatch: Run) -> None:
+    before = snapshot(make_folder(root))
+    glmpatch("apply", root)
+    result = glmpatch("revert", root, "--json")
+    assert result.code == ExitCode.DONE
+    assert sorted(result.json) == ["commit", "patches", "written"]
+    assert (sorted(result.json["written"]), result.json["patches"], result.json["commit"]) == (CHANGED, [], None)
+    assert snapshot(root) == before
+
+
+def test_the_same_lines(root: Path, glmpatch: Run) -> None:
+    make_folder(root)
+    glmpatch("apply", root)
+    (root / "ptuning/main.py").write_text("mine\n")
+    result = glmpatch("revert", root)
+    assert result.code == ExitCode.CONFLICT
+    assert "in the same lines: ptuning/main.py\nhint: " in result.err
+
+
+def test_a_folder_that_is_not_upstream(tmp_path: Path, glmpatch: Run) -> None:
+    assert glmpatch("revert", tmp_path).code == ExitCode.USAGE
