@@ -13,6 +13,7 @@ from glmpatch.patching.syntax.names import Names
 from glmpatch.patching.syntax.python import PythonFile, PythonTransform, Span
 from glmpatch.patching.syntax.search import find_nodes, plain_name, walk
 from glmpatch.patching.transforms.init_call import INIT, InitCall, find_init_call
+from glmpatch.patching.transforms.leave_group import DESTROY, leave_group
 
 Arguments: TypeAlias = dict[str, cst.BaseExpression]
 
@@ -45,7 +46,7 @@ _CCL_BINDINGS = frozenset({"oneccl_bindings_for_pytorch", "torch_ccl"})
 
 
 class ProcessGroup(PythonTransform, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Call `dist.init_process_group(backend=...)` before the arguments are parsed.
+    """Call `dist.init_process_group(backend=...)` before the arguments are parsed, and leave the group at the end.
 
     A call that is there is changed where it stands; else one is put first in the function that parses.
 
@@ -63,16 +64,24 @@ class ProcessGroup(PythonTransform, frozen=True, kw_only=True, forbid_unknown_fi
         entry = find_entry(file)
         _refuse_other_ways(file, names)
         init = find_init_call(file, names, entry)
-        rewrite = self._insert(file, names, entry) if init is None else self._replace(file, init)
-        return Rewrite(rewrite.replacements, rewrite.notices + self._missing_bindings(names))
+        if init is None:
+            above = [
+                imported
+                for imported in names.imports
+                if imported.is_at_top and file.span(imported.site.node).start < file.span(entry.top).start
+            ]
+            function, imports = _spelling(file, names, entry, above)
+            join = self._insert(file, entry, function, imports, above)
+        else:
+            function, imports = plain_name(init.sites[0].node.func), []
+            join = self._replace(file, init)
+        leave = leave_group(file, entry, _leaving_lines(names, function, known=bool(imports)))
+        notices = join.notices + leave.notices + self._missing_bindings(names)
+        return Rewrite(join.replacements + leave.replacements, notices)
 
-    def _insert(self, file: PythonFile, names: Names, entry: Entry) -> Rewrite:
-        above = [
-            imported
-            for imported in names.imports
-            if imported.is_at_top and file.span(imported.site.node).start < file.span(entry.top).start
-        ]
-        function, imports = _spelling(file, names, entry, above)
+    def _insert(
+        self, file: PythonFile, entry: Entry, function: str, imports: list[str], above: list[ImportedName]
+    ) -> Rewrite:
         call = file.insert_above_comments(entry.first, [f'{function}(backend="{self.backend}")'])
         if not imports:
             return Rewrite((call,))
@@ -129,6 +138,20 @@ def _spelling(file: PythonFile, names: Names, entry: Entry, above: list[Imported
         hint="import torch.distributed as dist at the top of the file",
         line=file.line(entry.first),
     )
+
+
+def _leaving_lines(names: Names, function: str, *, known: bool) -> list[str]:
+    """How the end of the module leaves the group that `function` made.
+
+    Args:
+        names: The names of the file.
+        function: How the call that makes the group names its function.
+        known: Whether the module of `function` is imported at the top, by a line that is new.
+    """
+    module, dot, _ = function.rpartition(".")
+    if dot and (known or names.origin(function, ()) == INIT):
+        return [f"{module}.{DESTROY}()"]
+    return [f"from {_MODULE} import {DESTROY}", f"{DESTROY}()"]
 
 
 def _arguments(file: PythonFile, call: cst.Call) -> Arguments:

@@ -178,14 +178,16 @@ def test_only_lines_of_the_call_and_its_imports_change(script: Script, backend: 
     for tag, old, old_end, new, new_end in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
         if tag == "equal":
             continue
-        assert script.has_init or tag == "insert"
-        assert all(is_added(line, backend) for line in after[new:new_end])
-        assert all(is_init_or_choice(line) for line in before[old:old_end])
+        unended = [line for line in before[old:old_end] if not line.endswith(b"\n")]
+        assert script.has_init or tag == "insert" or unended == before[old:old_end]
+        assert all(is_added(line, backend) or line.rstrip() in unended for line in after[new:new_end])
+        assert all(is_init_or_choice(line) or line in unended for line in before[old:old_end])
 
 
 def is_added(line: bytes, backend: Backend) -> bool:
     call = f'(backend="{backend}")'.encode()
-    return call in line or line.startswith(b"import torch") or not line.strip()
+    leaves = b"destroy_process_group" in line
+    return leaves or call in line or line.startswith(b"import torch") or not line.strip()
 
 
 def is_init_or_choice(line: bytes) -> bool:
@@ -196,10 +198,10 @@ def is_init_or_choice(line: bytes) -> bool:
 @given(script=scripts().filter(lambda script: not script.has_init), backend=backends)
 def test_taking_the_new_lines_away_gives_the_bytes_back(script: Script, backend: Backend) -> None:
     after = changed(script, backend)
-    before = script.data.splitlines(keepends=True)
-    matcher = SequenceMatcher(None, before, after.splitlines(keepends=True), autojunk=False)
+    before = script.data.splitlines()
+    matcher = SequenceMatcher(None, before, after.splitlines(), autojunk=False)
     kept = [before[block.a : block.a + block.size] for block in matcher.get_matching_blocks()]
-    assert b"".join(line for block in kept for line in block) == script.data
+    assert [line for block in kept for line in block] == before
     assert after.count(b"\r\n") in {0, after.count(b"\n")}
 
 

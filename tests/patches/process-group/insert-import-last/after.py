@@ -13,3 +13,4 @@ def get_options():
 
 if __name__ == "__main__":
     print(get_options(), os)
+    dist.destroy_process_group()

@@ -13,3 +13,4 @@ if __name__ == "__main__":
     parser = HfArgumentParser(TrainingArguments)
     (args,) = parser.parse_args_into_dataclasses()
     train(args)
+    dist.destroy_process_group()

@@ -36,3 +36,4 @@ def _mp_fn(index):
 
 if __name__ == "__main__":
     main()
+    dist.destroy_process_group()

@@ -9,3 +9,5 @@ def main():
 
 
 main()
+from torch.distributed import destroy_process_group
+destroy_process_group()

@@ -9,3 +9,4 @@ def main():
 if __name__ == "__main__":
     dist.init_process_group(backend="mpi")
     main()
+    dist.destroy_process_group()
