@@ -5,7 +5,7 @@ Everything here is immutable, and nothing here touches the disk.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import ClassVar, Literal, TypeAlias
 
@@ -28,12 +28,26 @@ class Notice:
     line: int | None = None
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Replacement:
+    """Bytes `[start, end)` of a file become `data`. An insertion has `start == end`."""
+
+    start: int
+    end: int
+    data: bytes
+
+    def touches(self, other: Replacement) -> bool:
+        """Whether the two overlap, or stand at the same place."""
+        return self.start <= other.end and other.start <= self.end
+
+
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """The file was understood and becomes `data`."""
+    """The file was understood and becomes `data`: the file with the replacements made."""
 
     data: bytes
     notices: tuple[Notice, ...] = ()
+    replacements: tuple[Replacement, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +88,6 @@ class Refusal(Exception):
     def __init__(self, expected: str, found: str, *, hint: str = "", line: int | None = None) -> None:
         super().__init__(expected)
         self.conflict = Conflict(expected, found, hint, line)
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Replacement:
-    """Bytes `[start, end)` of a file become `data`. An insertion has `start == end`."""
-
-    start: int
-    end: int
-    data: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +145,7 @@ class Transform(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         changed = replace_spans(data, rewrite.replacements)
         if changed == data:
             return AlreadyDone(rewrite.notices)
-        return Changed(changed, rewrite.notices)
+        return Changed(changed, rewrite.notices, rewrite.replacements)
 
 
 def require_utf8(data: bytes) -> None:

@@ -8,11 +8,23 @@ from __future__ import annotations
 import codecs
 import fnmatch
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from glmpatch.patching.model import Absent, AlreadyDone, Changed, Conflict, Edit, Outcome, Patch, Refusal
+from glmpatch.patching.model import (
+    Absent,
+    AlreadyDone,
+    Changed,
+    Conflict,
+    Edit,
+    Outcome,
+    Patch,
+    Refusal,
+    Replacement,
+    Transform,
+    replace_spans,
+)
 from glmpatch.patching.series import Series
 
 
@@ -117,31 +129,67 @@ class Plan:
 
 
 def make_plan(series: Series, tree: Tree) -> Plan:
-    """Run every edit of every patch on `tree`. A later patch sees what an earlier one has made."""
+    """Run every edit of every patch on `tree`.
+
+    Each edit is planned on the file as the user has it, so that the lines in its messages are those of that file. Only
+    an edit that touches what an earlier one changed is planned on the result of the earlier one.
+    """
     planner = _Planner(tree)
     results = tuple(planner.run(patch) for patch in series.patches)
-    return Plan(results, planner.before)
+    return Plan(results, {path: file.read for path, file in planner.files.items() if file.now != file.read})
+
+
+class _File:
+    """A file on its way through the edits.
+
+    Attributes:
+        read: Its bytes as they were read.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self.read = data
+        self._bom = codecs.BOM_UTF8 if data.startswith(codecs.BOM_UTF8) else b""
+        self._base = data.removeprefix(self._bom)
+        self._asked: tuple[Replacement, ...] = ()
+
+    @property
+    def now(self) -> bytes:
+        """Its bytes behind the edits so far."""
+        return self._bom + replace_spans(self._base, self._asked)
+
+    def run(self, transform: Transform) -> Outcome:
+        """Edit the file."""
+        outcome = transform(self._base)
+        if self._asked and (not isinstance(outcome, Changed) or self._is_touched(outcome.replacements)):
+            behind = transform(replace_spans(self._base, self._asked))
+            if isinstance(behind, Changed):
+                self._base, self._asked = behind.data, ()
+            return outcome if isinstance(outcome, Conflict) and isinstance(behind, Conflict) else behind
+        if isinstance(outcome, Changed):
+            self._asked += outcome.replacements
+        return outcome
+
+    def _is_touched(self, replacements: tuple[Replacement, ...]) -> bool:
+        return any(new.touches(old) for new in replacements for old in self._asked)
 
 
 class _Planner:
     """The files of a tree, changing as the patches of a series pass."""
 
     def __init__(self, tree: Tree) -> None:
-        self.before: dict[str, bytes] = {}
+        self.files: dict[str, _File] = {}
         self._tree = tree
-        self._now: dict[str, bytes] = {}
 
     def run(self, patch: Patch) -> PatchResult:
-        files: dict[str, bytes] = {}
+        changed: dict[str, bytes] = {}
         results: list[EditResult] = []
         for edit in patch.edits:
             for path in self._resolve(edit.path):
                 outcome = self._outcome(edit, path)
                 if isinstance(outcome, Changed):
-                    self.before.setdefault(path, self._now[path])
-                    files[path] = self._now[path] = outcome.data
+                    changed[path] = self.files[path].now
                 results.append(EditResult(path, edit.transform.name, outcome))
-        return PatchResult(patch, tuple(results), files)
+        return PatchResult(patch, tuple(results), changed)
 
     def _resolve(self, pattern: str) -> list[str]:
         if not any(sign in pattern for sign in "*?["):
@@ -155,22 +203,13 @@ class _Planner:
         return sorted(matches) or [pattern]
 
     def _outcome(self, edit: Edit, path: str) -> Outcome:
-        try:
-            data = self._read(path)
-        except Refusal as refusal:
-            return refusal.conflict
-        if data is None:
-            if edit.optional:
-                return Absent()
-            return Conflict("a file of this name", "no such file", hint="is this the folder of ChatGLM-6B?")
-        bom = codecs.BOM_UTF8 if data.startswith(codecs.BOM_UTF8) else b""
-        outcome = edit.transform(data.removeprefix(bom))
-        return replace(outcome, data=bom + outcome.data) if isinstance(outcome, Changed) else outcome
-
-    def _read(self, path: str) -> bytes | None:
-        if path not in self._now:
-            data = self._tree.read(path)
+        if path not in self.files:
+            try:
+                data = self._tree.read(path)
+            except Refusal as refusal:
+                return refusal.conflict
             if data is None:
-                return None
-            self._now[path] = data
-        return self._now[path]
+                missing = Conflict("a file of this name", "no such file", hint="is this the folder of ChatGLM-6B?")
+                return Absent() if edit.optional else missing
+            self.files[path] = _File(data)
+        return self.files[path].run(edit.transform)

@@ -10,11 +10,18 @@ from glmpatch.patching.syntax.python import PythonFile, Statement
 from glmpatch.patching.syntax.search import find_nodes
 
 DESTROY = "destroy_process_group"
+# DistributedDataParallel keeps the group alive, and so its threads. One that gets to drop the tensors of the last
+# collective only while the interpreter ends aborts the process (torch 2.13 with gloo: in a fifth of short runs on a
+# busy machine, with the call alone; in none of 20 with the pause).
+_PAUSE = [
+    "from time import sleep",
+    "sleep(1)  # the threads of the group must drop their last tensors before Python ends, or it aborts",
+]
 _ENDERS = frozenset({"SystemExit", "_exit", "abort", "exit", "quit"})
 
 
 def leave_group(file: PythonFile, entry: Entry, call: list[str]) -> Rewrite:
-    """Put `call`, the lines that leave the group, at the end of the script.
+    """Put a pause, and `call`, the lines that leave the group, at the end of the script.
 
     Not by `atexit`: that runs after an exception, too, where a rank would wait here for collectives that never end. A
     script that leaves the group somewhere is left alone; where there is no place for the call, a notice says so.
@@ -24,7 +31,7 @@ def leave_group(file: PythonFile, entry: Entry, call: list[str]) -> Rewrite:
     last = _last_statement(file, entry)
     if last is None or _ends_the_process(last):
         return Rewrite(notices=(Notice(f"no place found to call {DESTROY}() when the training is done"),))
-    return Rewrite((file.insert_after(last, call),))
+    return Rewrite((file.insert_after(last, [*_PAUSE, *call]),))
 
 
 def _last_statement(file: PythonFile, entry: Entry) -> Statement | None:

@@ -8,13 +8,12 @@ from itertools import pairwise
 from typing import ClassVar, TypeAlias
 
 import libcst as cst
-import libcst.matchers as m
 
 from glmpatch.patching.model import Dtype, Notice, Refusal, Replacement, Rewrite
 from glmpatch.patching.syntax.chains import Chain, find_chains, remove, rename
 from glmpatch.patching.syntax.imports import imported_names
 from glmpatch.patching.syntax.python import PythonFile, PythonTransform
-from glmpatch.patching.syntax.search import Ancestors, find_nodes, plain_name
+from glmpatch.patching.syntax.search import Ancestors, find_nodes, plain_name, walk
 
 Assignment: TypeAlias = cst.Assign | cst.AnnAssign
 
@@ -121,7 +120,7 @@ class _Models:
             self._file.refuse(chain.head, "a cast or .cuda() without arguments")
         if steps and len(chain.named(*_CASTS)) > 1:
             self._file.refuse(chain.head, "one cast at a time")
-        if steps and m.findall(chain.root, m.Attribute(attr=m.Name("quantize"))):
+        if steps and any(_names_quantize(site.node) for site in walk(chain.root)):
             self._file.refuse(chain.head, "a model that is not quantised: quantize() needs CUDA")
 
     def casts(self, chain: Chain) -> bool:
@@ -178,6 +177,10 @@ def _loads(node: cst.BaseExpression) -> bool:
             return True
         node = node.func.value
     return False
+
+
+def _names_quantize(node: cst.CSTNode) -> bool:
+    return isinstance(node, cst.Attribute) and node.attr.value == "quantize"
 
 
 def _is_gpu(node: cst.BaseExpression) -> bool:

@@ -13,7 +13,16 @@ def main():
     dist.init_process_group(backend="mpi")
     parser = HfArgumentParser(TrainingArguments)
 """
-LEAVE = "dist.destroy_process_group()\n"
+PAUSE = [
+    "from time import sleep",
+    "sleep(1)  # the threads of the group must drop their last tensors before Python ends, or it aborts",
+]
+
+
+def leaving(indent: str) -> str:
+    return "".join(f"{indent}{line}\n" for line in [*PAUSE, "dist.destroy_process_group()"])
+
+
 GUARD = '\n\nif __name__ == "__main__":\n'
 NO_PLACE = "no place found to call destroy_process_group() when the training is done"
 
@@ -30,12 +39,12 @@ NO_PLACE = "no place found to call destroy_process_group() when the training is 
     ],
 )
 def test_the_group_is_left_at_the_end(end: str, indent: str) -> None:
-    check_changed(ProcessGroup(), HEAD + end, HEAD + end + indent + LEAVE)
+    check_changed(ProcessGroup(), HEAD + end, HEAD + end + leaving(indent))
 
 
 def test_what_follows_the_guard_stays_behind_it() -> None:
-    after = f"{HEAD}{GUARD}    main()\n    {LEAVE}\n# vim: ft=python\n"
-    check_changed(ProcessGroup(), after.replace(f"    {LEAVE}", ""), after)
+    before = f"{HEAD}{GUARD}    main()\n\n# vim: ft=python\n"
+    check_changed(ProcessGroup(), before, before.replace("main()\n\n#", f"main()\n{leaving('    ')}\n#"))
 
 
 def test_a_group_that_is_left_somewhere_is_left_once() -> None:
@@ -44,7 +53,7 @@ def test_a_group_that_is_left_somewhere_is_left_once() -> None:
 
 def test_a_comment_does_not_leave() -> None:
     code = f"{HEAD}    # dist.destroy_process_group()\n{GUARD}    main()\n"
-    check_changed(ProcessGroup(), code, f"{code}    {LEAVE}")
+    check_changed(ProcessGroup(), code, code + leaving("    "))
 
 
 def test_the_function_is_imported_where_its_module_is_not() -> None:
@@ -60,7 +69,8 @@ def test_the_function_is_imported_where_its_module_is_not() -> None:
     after = before.replace('"gloo"', 'backend="mpi"').replace(
         "    main()\n",
         "    main()\n"
-        "            from torch.distributed import destroy_process_group\n"
+        + "".join(f"            {line}\n" for line in PAUSE)
+        + "            from torch.distributed import destroy_process_group\n"
         "            destroy_process_group()\n",
     )
     check_changed(ProcessGroup(), before, after)

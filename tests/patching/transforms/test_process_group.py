@@ -20,8 +20,12 @@ parser = HfArgumentParser(TrainingArguments)
 args = parser.parse_args_into_dataclasses()
 """
 
-LEAVE = "dist.destroy_process_group()\n"
-LEAVING = f'\nif __name__ == "__main__":\n    main()\n    {LEAVE}'
+LEAVE = (
+    "from time import sleep\n"
+    "sleep(1)  # the threads of the group must drop their last tensors before Python ends, or it aborts\n"
+    "dist.destroy_process_group()\n"
+)
+LEAVING = f'\nif __name__ == "__main__":\n    main()\n{indent(LEAVE, "    ")}'
 
 
 def script(init: str, parse: str = PARSE) -> str:

@@ -13,4 +13,6 @@ def get_options():
 
 if __name__ == "__main__":
     print(get_options(), os)
+    from time import sleep
+    sleep(1)  # the threads of the group must drop their last tensors before Python ends, or it aborts
     dist.destroy_process_group()

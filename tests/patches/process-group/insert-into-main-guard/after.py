@@ -13,4 +13,6 @@ if __name__ == "__main__":
     parser = HfArgumentParser(TrainingArguments)
     (args,) = parser.parse_args_into_dataclasses()
     train(args)
+    from time import sleep
+    sleep(1)  # the threads of the group must drop their last tensors before Python ends, or it aborts
     dist.destroy_process_group()

@@ -36,4 +36,6 @@ def _mp_fn(index):
 
 if __name__ == "__main__":
     main()
+    from time import sleep
+    sleep(1)  # the threads of the group must drop their last tensors before Python ends, or it aborts
     dist.destroy_process_group()

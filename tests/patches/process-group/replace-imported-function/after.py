@@ -9,5 +9,7 @@ def main():
 
 
 main()
+from time import sleep
+sleep(1)  # the threads of the group must drop their last tensors before Python ends, or it aborts
 from torch.distributed import destroy_process_group
 destroy_process_group()
