@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import io
 import signal
@@ -81,6 +82,8 @@ def main() -> NoReturn:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+    # The trees of a plan live to the end of the run, and the collector would walk through them again and again.
+    gc.disable()
     sys.exit(run(sys.argv[1:]))
 
 

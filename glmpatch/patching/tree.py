@@ -87,6 +87,8 @@ class CommittedTree:
 
     def paths(self) -> Iterable[str]:
         """The files of HEAD."""
+        if not self._dirty:
+            return self._tree.paths()
         return self._checkout.committed(self._checkout.head)
 
     def read(self, path: str) -> bytes | None:

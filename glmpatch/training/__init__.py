@@ -1,0 +1,1 @@
+"""Runs of the patched code: the demo and what it needs."""

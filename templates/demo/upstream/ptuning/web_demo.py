@@ -1,0 +1,48 @@
+"""Talk to a tuned model in the browser."""
+import os
+
+import gradio as gr
+import torch
+from transformers import AutoConfig, AutoModel, AutoTokenizer, HfArgumentParser
+
+from arguments import ModelArguments
+
+model = None
+tokenizer = None
+
+
+def predict(query, history):
+    response, _ = model.chat(tokenizer, query, history=history)
+    return response
+
+
+def main():
+    global model, tokenizer
+    (model_args,) = HfArgumentParser(ModelArguments).parse_args_into_dataclasses()
+
+    tokenizer = AutoTokenizer.from_pretrained(model_args.model_name_or_path, trust_remote_code=True)
+    config = AutoConfig.from_pretrained(model_args.model_name_or_path, trust_remote_code=True)
+    config.pre_seq_len = model_args.pre_seq_len
+    config.prefix_projection = model_args.prefix_projection
+    model = AutoModel.from_pretrained(model_args.model_name_or_path, config=config, trust_remote_code=True)
+
+    if model_args.ptuning_checkpoint is not None:
+        weights = torch.load(os.path.join(model_args.ptuning_checkpoint, "pytorch_model.bin"))
+        start = "transformer.prefix_encoder."
+        prefix = {name[len(start):]: value for name, value in weights.items() if name.startswith(start)}
+        model.transformer.prefix_encoder.load_state_dict(prefix)
+
+    if model_args.quantization_bit is not None:
+        model = model.quantize(model_args.quantization_bit)
+
+    if model_args.pre_seq_len is not None:
+        # P-tuning v2
+        model = model.half().cuda()
+        model.transformer.prefix_encoder.float().cuda()
+
+    model = model.eval()
+    gr.ChatInterface(predict, title="ChatGLM, tuned").launch(share=False, inbrowser=True)
+
+
+if __name__ == "__main__":
+    main()

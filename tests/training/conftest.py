@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from glmpatch.training.demo import DemoOptions, DemoResult, build_model_apart, run_demo
+from glmpatch.training.progress import Progress
+
+
+def skip_without_training() -> None:
+    """Skip where the `train` extra is missing. Nothing is imported: transformers reads its environment when it is."""
+    if find_spec("transformers") is None or find_spec("torch") is None:
+        pytest.skip("needs the `train` extra")
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model, built as the demo builds it."""
+    skip_without_training()
+    root = tmp_path_factory.mktemp("tiny")
+    (root / "cache").mkdir()
+    build_model_apart(root / "model", root / "cache")
+    return root / "model"
+
+
+@pytest.fixture(scope="session")
+def torch() -> Any:
+    return pytest.importorskip("torch")
+
+
+@pytest.fixture(scope="session")
+def hub(model_folder: Path) -> Iterator[Any]:
+    """The module transformers, which reads the folders of its caches when it is imported."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HOME", str(model_folder.parent / "cache" / "huggingface"))
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        with warnings.catch_warnings():
+            # accelerate 0.18 imports pkg_resources, which setuptools has deprecated.
+            warnings.filterwarnings("ignore", category=UserWarning, message="pkg_resources is deprecated")
+            transformers = importlib.import_module("transformers")
+            # Modules of transformers are imported when they are first used.
+            importlib.import_module("transformers.modeling_utils")
+        yield transformers
+
+
+@pytest.fixture(scope="session")
+def tokenizer(hub: Any, model_folder: Path) -> Any:
+    return hub.AutoTokenizer.from_pretrained(model_folder, trust_remote_code=True)
+
+
+@pytest.fixture
+def model(hub: Any, model_folder: Path) -> Any:
+    """The model as upstream loads it to tune its prefix."""
+    config = hub.AutoConfig.from_pretrained(model_folder, trust_remote_code=True)
+    config.pre_seq_len = 4
+    return hub.AutoModel.from_pretrained(model_folder, config=config, trust_remote_code=True)
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[DemoResult, list[Progress]]:
+    """A short demo, and what it told while it went."""
+    skip_without_training()
+    told: list[Progress] = []
+    result = run_demo(
+        tmp_path_factory.mktemp("demo") / "folder",
+        options=DemoOptions(steps=40),
+        on_event=lambda event: told.append(event) if isinstance(event, Progress) else None,
+    )
+    return result, told
