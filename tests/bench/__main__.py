@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
-from rich.console import Console
 from rich.table import Table
 
 from glmpatch.assets import asset_folder
+from glmpatch.console import make_console
 
 RUNS = 11
 GLMPATCH = [str(Path(sys.executable).with_name("glmpatch"))]
@@ -74,7 +74,7 @@ def compare(ours: Callable[[], float], peer: Callable[[], float]) -> tuple[float
 
 def main() -> None:
     """Print the table."""
-    table = Table("what", "peer", "seconds", "peer's", "ratio", title=f"medians of {RUNS} runs")
+    table = Table("what", "peer", "seconds", "peer's", "ratio", title=f"medians of {RUNS} runs", box=None)
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
         tree = work / "ChatGLM-6B"
@@ -116,7 +116,7 @@ def main() -> None:
         state = git(tree, "rev-parse", "HEAD"), git(tree, "status", "--porcelain")
         apply_again()
         same = state == (git(tree, "rev-parse", "HEAD"), git(tree, "status", "--porcelain"))
-    console = Console()
+    console = make_console()
     console.print(f"upstream: {source}")
     console.print(table)
     console.print(f"apply again leaves HEAD and the working tree as they are: {'yes' if same else 'NO'}")
