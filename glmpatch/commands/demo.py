@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import click
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from glmpatch.console import make_console, print_json, print_plan
+from glmpatch.console import make_console, plan_as_json, print_json, print_plan
 from glmpatch.patching.model import Dtype
 from glmpatch.training.demo import DemoEvent, DemoOptions, DemoResult, Stage, run_demo
+
+_LINES = 5
 
 
 @click.command()
@@ -29,28 +32,11 @@ def command(*, folder: Path, ranks: int, dtype: Dtype | None, steps: int, as_jso
     and tuned with the patched train.sh. Needs neither GitHub nor a model hub. The exit code is 0 only if the loss fell.
     """
     console = make_console(stderr=as_json)
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[loss]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bars:
-        task = bars.add_task("", total=None, loss="")
-
-        def show(event: DemoEvent) -> None:
-            if isinstance(event, Stage):
-                console.print(f"* {event.title}", markup=False)
-                bars.reset(task, description=event.title, total=None, loss="")
-            else:
-                loss = "" if event.loss is None else f"loss {event.loss:.3f}"
-                bars.update(task, completed=event.step, total=event.max_steps, loss=loss)
-
-        result = run_demo(folder, options=DemoOptions(ranks, dtype, steps), on_event=show)
+    display = _Display(console)
+    with display.bars:
+        result = run_demo(folder, options=DemoOptions(ranks, dtype, steps), on_event=display.show)
     if as_json:
-        print_json(result)
+        print_json(_as_json(result))
         return
     console.print()
     print_plan(console, result.applied.plan, commits=result.applied.commits, done=True)
@@ -58,6 +44,30 @@ def command(*, folder: Path, ranks: int, dtype: Dtype | None, steps: int, as_jso
     console.print(_table(result))
     console.print("The same for the real one:")
     console.print(_next_steps(result), markup=False, soft_wrap=True)
+
+
+class _Display:
+    """The demo while it goes: a live bar on a terminal, elsewhere a line now and then."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        rest = (TextColumn("{task.fields[loss]}"), TimeElapsedColumn())
+        self.bars = Progress(*columns, *rest, console=console, transient=True, disable=not console.is_terminal)
+        self._task = self.bars.add_task("", total=None, loss="")
+        self._told = 0
+
+    def show(self, event: DemoEvent) -> None:
+        """Show a stage or a step."""
+        if isinstance(event, Stage):
+            self._console.print(f"* {event.title}", markup=False)
+            self.bars.reset(self._task, description=event.title, total=None, loss="")
+            return
+        loss = "" if event.loss is None else f"loss {event.loss:.3f}"
+        self.bars.update(self._task, completed=event.step, total=event.max_steps, loss=loss)
+        if not self._console.is_terminal and event.step - self._told >= event.max_steps // _LINES:
+            self._told = event.step
+            self._console.print(f"  step {event.step} of {event.max_steps}  {loss}", markup=False)
 
 
 def _table(result: DemoResult) -> Table:
@@ -72,6 +82,13 @@ def _table(result: DemoResult) -> Table:
     table.add_row("checkpoint", str(result.checkpoint))
     table.add_row("log", str(result.log))
     return table
+
+
+def _as_json(result: DemoResult) -> dict[str, Any]:
+    paths = {name: str(getattr(result, name)) for name in ("tree", "checkpoint", "log")}
+    facts = ("ranks", "backend", "dtype", "dtype_reason", "steps", "loss_first", "loss_last", "samples_per_second")
+    report = plan_as_json(result.applied.plan, ())
+    return {**report, **{name: getattr(result, name) for name in facts}, **paths}
 
 
 def _next_steps(result: DemoResult) -> str:
