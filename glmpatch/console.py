@@ -44,21 +44,14 @@ def print_plan(console: Console, plan: Plan, *, commits: Mapping[str, str] | Non
         done: Whether what the plan changes has been written.
     """
     table = Table(box=None, pad_edge=False)
-    for heading in ("patch", "state", "files"):
+    for heading in ("patch", "state", *(("commit",) if commits else ()), "files"):
         table.add_column(heading, no_wrap=heading != "files")
-    if commits:
-        table.add_column("commit")
     for result in plan.patches:
         state = result.state
         label = State.APPLIED if done and state in {State.PENDING, State.PARTIAL} else state
-        row: list[str | Text] = [
-            result.patch.id,
-            Text(label.value, _STYLES[label]),
-            Text(", ".join(_paths(result.edits))),
-        ]
-        if commits:
-            row.append(commits.get(result.patch.id, "")[:10])
-        table.add_row(*row)
+        commit = [commits.get(result.patch.id, "")[:10]] if commits else []
+        files = Text(", ".join(_paths(result.edits)))
+        table.add_row(result.patch.id, Text(label.value, _STYLES[label]), *commit, files)
     console.print(table)
     for edit in plan.edits:
         if isinstance(edit.outcome, Changed | AlreadyDone):

@@ -21,7 +21,7 @@ def test_it_clones_and_patches(root: Path, glmpatch: Run) -> None:
         ["backend", "applied"],
         ["dtype", "applied"],
     ]
-    assert lines[1].split()[-1] == git(root, "rev-parse", "HEAD~1")[:10]
+    assert lines[1].split()[2] == git(root, "rev-parse", "HEAD~1")[:10]
     assert lines[-2] == "left alone: ptuning/ds_train_finetune.sh ([GPU])"
     assert lines[-1] == f"4 files changed in 2 commits; to undo: glmpatch revert {root}"
     again = glmpatch("apply", root)
