@@ -72,11 +72,16 @@ def command(
 
 def _verdict(applied: Applied, target: Path, *, dry_run: bool) -> str:
     """The last line: what happened, and how to take it back."""
+    files = _count(len(applied.plan.after), "file")
     if applied.plan.conflicts:
-        return f"{len(applied.plan.conflicts)} conflicts: nothing was written"
+        return f"{_count(len(applied.plan.conflicts), 'conflict')}: nothing was written"
     if not applied.plan.after:
         return "nothing to do: every patch is applied"
     if dry_run:
-        return f"a dry run: {len(applied.plan.after)} files would change"
-    made = f" in {len(applied.commits)} commits" if applied.commits else ""
-    return f"{len(applied.plan.after)} files changed{made}; to undo: glmpatch revert {shlex.quote(str(target))}"
+        return f"a dry run: {files} would change"
+    made = f" in {_count(len(applied.commits), 'commit')}" if applied.commits else ""
+    return f"{files} changed{made}; to undo: glmpatch revert {shlex.quote(str(target))}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -20,7 +20,8 @@ from glmpatch.patching.series import Series, load_upstream
 def command(*, target: Path, series: Series, as_json: bool) -> int:
     """Show where each patch stands in a folder.
 
-    Reads TARGET as it is now, uncommitted changes included. The exit code is 1 if a patch is in conflict.
+    Reads TARGET as it is now, uncommitted changes included, and holds it against the patches with the options given
+    here: name the --backend and --dtype that it was patched with. The exit code is 1 if a patch is in conflict.
     """
     pin = load_upstream()
     require_upstream(target, pin)

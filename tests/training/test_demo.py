@@ -77,6 +77,7 @@ def test_every_patch_changes_the_stand_in(tmp_path: Path, dtype: str) -> None:
     assert set(applied.commits) == set(states)
 
 
+@pytest.mark.train
 def test_a_folder_that_is_no_demo_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(UsageError, match="not a demo"):
