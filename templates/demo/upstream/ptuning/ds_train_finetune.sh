@@ -1,5 +1,5 @@
 LR=1e-4
-MASTER_PORT=$(shuf -n 1 -i 10000-65535)
+MASTER_PORT=29500
 
 deepspeed --num_gpus=4 --master_port "$MASTER_PORT" main.py \
     --deepspeed deepspeed.json \

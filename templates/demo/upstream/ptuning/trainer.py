@@ -17,37 +17,24 @@ class Trainer(transformers.Trainer):
         super().__init__(*args, **kwargs)
 
     def _load_rng_state(self, checkpoint):
-        if checkpoint is None:
+        rank = f"_{self.args.process_index}" if self.args.world_size > 1 else ""
+        file = os.path.join(checkpoint or "", f"rng_state{rank}.pth")
+        if not os.path.isfile(file):
+            logger.info(f"{file} is missing: the run will differ from one that was not interrupted")
             return
-
-        if self.args.world_size > 1:
-            rng_file = os.path.join(checkpoint, f"rng_state_{self.args.process_index}.pth")
-        else:
-            rng_file = os.path.join(checkpoint, "rng_state.pth")
-        if not os.path.isfile(rng_file):
-            logger.info(f"{rng_file} is missing: the run will differ from one that was not interrupted")
-            return
-
-        checkpoint_rng_state = torch.load(rng_file)
-        random.setstate(checkpoint_rng_state["python"])
-        np.random.set_state(checkpoint_rng_state["numpy"])
-        torch.random.set_rng_state(checkpoint_rng_state["cpu"])
-        if torch.cuda.is_available():
-            torch.cuda.random.set_rng_state_all(checkpoint_rng_state["cuda"])
+        states = torch.load(file)
+        random.setstate(states["python"])
+        np.random.set_state(states["numpy"])
+        torch.set_rng_state(states["cpu"])
 
     def autocast_smart_context_manager(self, cache_enabled=True):
-        if self.use_cuda_amp or self.use_cpu_amp:
-            ctx_manager = (
-                torch.cpu.amp.autocast(cache_enabled=cache_enabled, dtype=self.amp_dtype)
-                if self.use_cpu_amp
-                else torch.cuda.amp.autocast(cache_enabled=cache_enabled, dtype=self.amp_dtype)
-            )
-        else:
-            ctx_manager = contextlib.nullcontext()
-        return ctx_manager
+        if self.use_cpu_amp:
+            return torch.cpu.amp.autocast(dtype=self.amp_dtype, cache_enabled=cache_enabled)
+        if self.use_cuda_amp:
+            return torch.cuda.amp.autocast(dtype=self.amp_dtype, cache_enabled=cache_enabled)
+        return contextlib.nullcontext()
 
     def _save(self, output_dir=None, state_dict=None):
-        output_dir = output_dir if output_dir is not None else self.args.output_dir
         if self.save_prefixencoder:
             weights = self.model.state_dict()
             tuned = [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]

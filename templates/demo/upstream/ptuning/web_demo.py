@@ -3,7 +3,7 @@ import os
 
 import gradio as gr
 import torch
-from transformers import AutoConfig, AutoModel, AutoTokenizer, HfArgumentParser
+from transformers import AutoModel, AutoTokenizer, HfArgumentParser
 
 from arguments import ModelArguments
 
@@ -20,23 +20,20 @@ def main():
     global model, tokenizer
     (model_args,) = HfArgumentParser(ModelArguments).parse_args_into_dataclasses()
 
-    tokenizer = AutoTokenizer.from_pretrained(model_args.model_name_or_path, trust_remote_code=True)
-    config = AutoConfig.from_pretrained(model_args.model_name_or_path, trust_remote_code=True)
-    config.pre_seq_len = model_args.pre_seq_len
-    config.prefix_projection = model_args.prefix_projection
-    model = AutoModel.from_pretrained(model_args.model_name_or_path, config=config, trust_remote_code=True)
+    source = model_args.model_name_or_path
+    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=True)
+    tuned = {"pre_seq_len": model_args.pre_seq_len, "prefix_projection": model_args.prefix_projection}
+    model = AutoModel.from_pretrained(source, trust_remote_code=True, **tuned)
 
-    if model_args.ptuning_checkpoint is not None:
-        weights = torch.load(os.path.join(model_args.ptuning_checkpoint, "pytorch_model.bin"))
+    if model_args.ptuning_checkpoint:
         start = "transformer.prefix_encoder."
-        prefix = {name[len(start):]: value for name, value in weights.items() if name.startswith(start)}
+        file = os.path.join(model_args.ptuning_checkpoint, "pytorch_model.bin")
+        prefix = {name[len(start):]: value for name, value in torch.load(file).items() if name.startswith(start)}
         model.transformer.prefix_encoder.load_state_dict(prefix)
 
-    if model_args.quantization_bit is not None:
+    if model_args.quantization_bit:
         model = model.quantize(model_args.quantization_bit)
-
-    if model_args.pre_seq_len is not None:
-        # P-tuning v2
+    if model_args.pre_seq_len:
         model = model.half().cuda()
         model.transformer.prefix_encoder.float().cuda()
 
