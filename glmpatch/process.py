@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from textwrap import indent
 
@@ -47,7 +47,9 @@ def find_program(name: str) -> str:
     return path
 
 
-def stream(command: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Iterator[str]:
+def stream(
+    command: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> Generator[str, None, None]:
     """Run a program and yield what it prints, stdout and stderr together, as it comes.
 
     Lines end at a newline or, as progress bars do, at a carriage return; the ending is not part of the line. When the

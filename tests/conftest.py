@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.git_support import commit_all, git, make_repo
+
 settings.register_profile("glmpatch", deadline=None)
 settings.load_profile("glmpatch")
 
@@ -33,3 +35,14 @@ def neutral_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
 def root(tmp_path: Path) -> Path:
     """Where a test puts its tree of upstream."""
     return tmp_path / "ChatGLM-6B"
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A repository with two commits, a branch and a tag."""
+    repo = make_repo(tmp_path / "source")
+    git(repo, "tag", "--annotate", "--message", "first", "v1")
+    git(repo, "branch", "old")
+    (repo / "README.md").write_text("second\n")
+    commit_all(repo, "second")
+    return repo

@@ -67,7 +67,7 @@ def test_closing_stops_the_program_and_its_children() -> None:
     )
     lines = stream(python(code))
     pids = [int(pid) for pid in next(lines).split()]
-    lines.close()  # type: ignore[attr-defined]
+    lines.close()
     assert all(gone(pid) for pid in pids)
 
 
@@ -80,5 +80,5 @@ def test_a_program_that_does_not_want_to_stop_is_killed(monkeypatch: pytest.Monk
     lines = stream(python(code))
     pid = int(next(lines))
     with pytest.raises(KeyboardInterrupt):
-        lines.throw(KeyboardInterrupt())  # type: ignore[attr-defined]
+        lines.throw(KeyboardInterrupt())
     assert gone(pid)

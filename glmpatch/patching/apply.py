@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from glmpatch import __version__
+from glmpatch.checkout import Checkout, NewCommit, merge, open_checkout
 from glmpatch.errors import TreeError, UsageError
 from glmpatch.patching.journal import Change, Journal, Layer, undo
 from glmpatch.patching.model import Patch, Refusal
 from glmpatch.patching.plan import Plan, make_plan
 from glmpatch.patching.series import Series, UpstreamPin
 from glmpatch.patching.tree import JOURNAL, CommittedTree, WorkTree, write_files
-from glmpatch.upstream import Checkout, NewCommit, merge, open_checkout
 
 _PATCH = "Glmpatch-Patch"
 _VERSION = "Glmpatch-Version"

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
+from glmpatch.checkout import Checkout
 from glmpatch.errors import EnvironmentLacksError
 from glmpatch.patching.model import Refusal
-from glmpatch.upstream import Checkout
 
 JOURNAL = ".glmpatch"
 

@@ -7,12 +7,12 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import indent
-from typing import Any, cast
+from typing import Any
 
 from glmpatch.errors import GlmpatchError
 from glmpatch.process import CommandFailedError, stream
@@ -76,13 +76,12 @@ def train(run: TrainingRun, on_progress: Callable[[Progress], None]) -> None:
         *("--log-dir", str(run.cache / "torchrun"), "--nproc-per-node", str(run.ranks), "bash", run.script.name),
     ]
     environment = {**training_environment(run.cache, run.ranks), **run.settings}
-    output = stream(command, cwd=run.script.parent, env=environment)
     parser, words = ProgressParser(), _LastWords()
     begin = time.monotonic()
     try:
         with (
             run.log.open("w", encoding="utf-8") as log,
-            closing(cast("Generator[str, None, None]", output)) as lines,
+            closing(stream(command, cwd=run.script.parent, env=environment)) as lines,
         ):
             for line in lines:
                 print(line, file=log, flush=True)

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from glmpatch.checkout import merge
 from glmpatch.errors import EnvironmentLacksError, TreeError
 from glmpatch.patching.journal import Change, Journal, undo
-from glmpatch.upstream import merge
 
 
 def never(current: bytes, base: bytes, other: bytes) -> bytes | None:

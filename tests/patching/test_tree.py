@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from glmpatch.checkout import Checkout
 from glmpatch.errors import EnvironmentLacksError
 from glmpatch.patching.model import Refusal
 from glmpatch.patching.tree import CommittedTree, WorkTree, write_files, write_own_file, writing
-from glmpatch.upstream import Checkout
 from tests.git_support import UPSTREAM, git, make_folder, make_repo, snapshot
 
 

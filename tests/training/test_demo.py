@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from glmpatch.assets import asset_folder
+from glmpatch.checkout import Checkout
 from glmpatch.errors import ExitCode, UsageError
 from glmpatch.patching.model import Options
 from glmpatch.patching.plan import State
@@ -26,7 +27,6 @@ from glmpatch.training.demo import (
 )
 from glmpatch.training.progress import Progress
 from glmpatch.training.run import TrainingError, TrainingRun, TrainingState, train, training_environment
-from glmpatch.upstream import Checkout
 
 SHELLCHECK = Path(sys.executable).with_name("shellcheck")
 SCRIPTS = sorted((asset_folder("templates") / "demo" / "upstream").glob("ptuning/*.sh"))

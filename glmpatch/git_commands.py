@@ -1,0 +1,105 @@
+"""Git commands that a hostile repository cannot turn against the user: all that the other modules run.
+
+Hooks, file-system monitors, submodules and exotic transports are off in every command. GitPython runs them, but for
+those that can take long: these are stopped, with all their children, at Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from glmpatch.errors import EnvironmentLacksError
+from glmpatch.process import CommandFailedError, stream
+
+# GitPython looks for git when it is imported, and fails without it. `hardened_git` says so in our own words.
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+
+from git import Git, GitCommandError
+
+_SAFE_OPTIONS = [
+    "core.hooksPath=/dev/null",
+    "core.fsmonitor=false",
+    "submodule.recurse=false",
+    "fetch.recurseSubmodules=false",
+    "advice.detachedHead=false",
+    "gc.auto=0",
+    "log.showSignature=false",
+]
+_SAFE_ENVIRONMENT = {
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_LITERAL_PATHSPECS": "1",
+    "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
+    "GIT_LFS_SKIP_SMUDGE": "1",
+    "LC_ALL": "C",
+}
+# Set inside a hook, they would point git at another repository than the one we name.
+_MISLEADING = (
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_DIR",
+    "GIT_GRAFT_FILE",
+    "GIT_INDEX_FILE",
+    "GIT_NAMESPACE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_PREFIX",
+    "GIT_QUARANTINE_PATH",
+    "GIT_SHALLOW_FILE",
+    "GIT_WORK_TREE",
+)
+# Keywords of GitPython: the output as bytes, all of them.
+RAW: dict[str, Any] = {"stdout_as_string": False, "strip_newline_in_stdout": False}
+
+
+class GitFailedError(EnvironmentLacksError):
+    """Git could not do what it was asked for."""
+
+
+class _SpeakingGit(Git):
+    """GitPython's commands, with failures in our own words."""
+
+    def execute(self, *arguments: Any, **options: Any) -> Any:
+        """Run a command.
+
+        Raises:
+            GitFailedError: It ended with a code other than zero.
+        """
+        try:
+            return super().execute(*arguments, **options)
+        except GitCommandError as error:
+            raise GitFailedError(_reason(str(error.stderr).replace("stderr: ", "").strip(" '\n"))) from error
+
+
+def hardened_git(folder: Path) -> Git:
+    """Git commands in `folder`, with everything off that a hostile repository could use."""
+    if shutil.which("git") is None:
+        raise EnvironmentLacksError("git is not installed", hint="install git and put it on PATH")
+    for name in _MISLEADING:
+        os.environ.pop(name, None)
+    git = _SpeakingGit(folder)
+    git.set_persistent_git_options(c=_SAFE_OPTIONS)
+    git.update_environment(**_SAFE_ENVIRONMENT)
+    return git
+
+
+def run_long(folder: Path, *arguments: str) -> None:
+    """Run a hardened git command that can take long. At an exception it is stopped, with all its children."""
+    options = [part for option in _SAFE_OPTIONS for part in ("-c", option)]
+    try:
+        for _ in stream(["git", *options, *arguments], cwd=folder, env={**os.environ, **_SAFE_ENVIRONMENT}):
+            pass
+    except CommandFailedError as error:
+        raise GitFailedError(_reason(error.tail)) from error
+
+
+def split_fields(output: str) -> list[str]:
+    """The fields of an output that `-z` asked for."""
+    return [field for field in output.split("\0") if field]
+
+
+def _reason(output: str) -> str:
+    """The last thing that git said."""
+    lines = [line.strip() for line in output.splitlines()]
+    return next((line for line in reversed(lines) if line.startswith("fatal:")), lines[-1] if lines else "unknown")
