@@ -52,8 +52,7 @@ def find_nodes(
 
     The word may stand anywhere in the node, in a comment or a string too: the caller looks closer.
     """
-    pattern = re.compile(rb"\b(?:%s)\b" % b"|".join(re.escape(word.encode()) for word in words))
-    places = [match.start() for match in pattern.finditer(file.data)]
+    places = [match.start() for match in whole_words(words).finditer(file.data)]
     waiting: list[tuple[cst.CSTNode, Ancestors]] = [(file.module, ())] if places else []
     while waiting:
         node, parents = waiting.pop()
@@ -63,6 +62,11 @@ def find_nodes(
             yield Site(node, parents)
         around = (*parents, node)
         waiting += [(child, around) for child in reversed(node.children)]
+
+
+def whole_words(words: Iterable[str]) -> re.Pattern[bytes]:
+    """A pattern for any of the words, where it is no part of a longer one."""
+    return re.compile(rb"\b(?:%s)\b" % b"|".join(re.escape(word.encode()) for word in words))
 
 
 def _holds_any(file: PythonFile, node: cst.CSTNode, places: list[int]) -> bool:

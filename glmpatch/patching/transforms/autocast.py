@@ -8,7 +8,8 @@ import libcst as cst
 
 from glmpatch.patching.model import Notice, Refusal, Rewrite, Transform
 from glmpatch.patching.syntax.imports import imported_names
-from glmpatch.patching.syntax.python import PythonFile, definitions
+from glmpatch.patching.syntax.parts import definitions
+from glmpatch.patching.syntax.python import PythonFile
 from glmpatch.patching.syntax.search import find_nodes, plain_name
 
 

@@ -12,7 +12,8 @@ import libcst as cst
 
 from glmpatch.patching.model import Refusal, Replacement, Rewrite, Transform
 from glmpatch.patching.syntax.imports import imported_names
-from glmpatch.patching.syntax.python import PythonFile, Statement, definitions
+from glmpatch.patching.syntax.parts import definitions
+from glmpatch.patching.syntax.python import PythonFile, Statement
 from glmpatch.patching.syntax.search import Site, find_nodes, plain_name
 
 _SET_STATE = ".random.set_state"

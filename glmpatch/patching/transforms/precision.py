@@ -9,10 +9,11 @@ from typing import ClassVar, TypeAlias
 
 import libcst as cst
 
-from glmpatch.patching.model import Dtype, Notice, Refusal, Replacement, Rewrite
+from glmpatch.patching.model import Dtype, Notice, Refusal, Replacement, Rewrite, Transform
 from glmpatch.patching.syntax.chains import Chain, find_chains, remove, rename
 from glmpatch.patching.syntax.imports import imported_names
-from glmpatch.patching.syntax.python import PythonFile, PythonTransform
+from glmpatch.patching.syntax.parts import statements_with
+from glmpatch.patching.syntax.python import PythonFile
 from glmpatch.patching.syntax.search import Ancestors, find_nodes, plain_name, walk
 
 Assignment: TypeAlias = cst.Assign | cst.AnnAssign
@@ -26,7 +27,7 @@ _GPU = re.compile(r"cuda(:\d+)?")
 _FP16 = ("torch.half", "torch.float16")
 
 
-class Precision(PythonTransform, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Precision(Transform, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Cast the model to `dtype`, and leave it on the CPU.
 
     Code that runs only where `torch.cuda.is_available()` says so is left alone, and so is `torch.cuda` itself.
@@ -41,8 +42,9 @@ class Precision(PythonTransform, frozen=True, kw_only=True, forbid_unknown_field
     dtype: Dtype = "bf16"
     must_cast: bool = True
 
-    def rewrite_python(self, file: PythonFile) -> Rewrite:
+    def rewrite(self, data: bytes) -> Rewrite:
         """Edit each chain of calls that casts or moves."""
+        file = statements_with(data, (*_CASTS, "cuda", "to", "from_pretrained", "import"))
         models = _Models(file)
         models.refuse_what_is_not_a_chain()
         replacements: list[Replacement] = []

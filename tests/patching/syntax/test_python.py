@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glmpatch.patching.model import AlreadyDone, Changed, Conflict, Refusal, Replacement, Rewrite, replace_spans
-from glmpatch.patching.syntax.python import PythonFile, PythonTransform, Span, Statement, below_docstring, definitions
+from glmpatch.patching.syntax.python import PythonFile, PythonTransform, Span, Statement, below_docstring
 from tests.support import text
 
 
@@ -189,22 +189,6 @@ def test_below_docstring() -> None:
     assert [file.code(statement).split("\n")[0] for statement in statements] == ["x = 1", "def f():", "def g(): z()"]
     functions = [statement for statement in statements if isinstance(statement, cst.FunctionDef)]
     assert [len(below_docstring(function)) for function in functions] == [1, 0]
-
-
-@pytest.mark.parametrize("ending", ["\n", "\r\n"])
-def test_definitions_are_read_alone_with_the_places_of_the_file(ending: str) -> None:
-    code = (
-        "# 中文\nclass A:\n\n    @d\n    def f(self):\n        '''x\n        '''\n        return 1\n\n"
-        "    def g(self): pass\n\nasync def f(): pass\n"
-    )
-    data = code.replace("\n", ending).encode()
-    found = definitions(data, "f")
-    assert [file.line(function) for file, function in found] == [5, 12]
-    (file, function), _ = found
-    assert file.code(function).startswith("def f(self):")
-    inserted = put(file, file.insert_before(function, ["x = 1"])).decode()
-    assert f"{ending}    x = 1{ending}    @d{ending}" in inserted
-    assert definitions(data, "h") == []
 
 
 def test_a_transform_on_python() -> None:
