@@ -98,7 +98,7 @@ class Plan:
 
     Attributes:
         patches: One result for each patch, in order.
-        before: The bytes of each file that changes, as it was read.
+        before: The bytes of each file that a patch changes, as it was read.
     """
 
     patches: tuple[PatchResult, ...]
@@ -121,7 +121,7 @@ class Plan:
 
     @property
     def after(self) -> dict[str, bytes]:
-        """The bytes of each file that changes, behind the last patch."""
+        """The bytes of each file that a patch changes, behind the last patch."""
         files: dict[str, bytes] = {}
         for result in self.patches:
             files.update(result.files)
@@ -136,7 +136,7 @@ def make_plan(series: Series, tree: Tree) -> Plan:
     """
     planner = _Planner(tree)
     results = tuple(planner.run(patch) for patch in series.patches)
-    return Plan(results, {path: file.read for path, file in planner.files.items() if file.now != file.read})
+    return Plan(results, {path: planner.files[path].read for result in results for path in result.files})
 
 
 class _File:

@@ -5,9 +5,20 @@ from collections.abc import Iterable, Mapping
 
 import pytest
 
-from glmpatch.patching.model import Absent, AlreadyDone, Changed, Conflict, Edit, Refusal
+from glmpatch.assets import asset_folder
+from glmpatch.patching.model import (
+    Absent,
+    AlreadyDone,
+    Backend,
+    Changed,
+    Conflict,
+    Edit,
+    Options,
+    Refusal,
+    Rewrite,
+)
 from glmpatch.patching.plan import Plan, State, make_plan
-from glmpatch.patching.series import Series
+from glmpatch.patching.series import Series, load_series
 from tests.engine_support import SERIES, STUBBORN, Swap, patch
 from tests.git_support import UPSTREAM
 
@@ -130,3 +141,60 @@ def test_a_change_that_another_patch_takes_back_is_still_a_change() -> None:
     plan = plan_of(series, {"a": b"1"})
     assert all(isinstance(edit.outcome, Changed) for edit in plan.edits)
     assert plan.after == {"a": b"1"}
+
+
+def test_there_and_back_is_planned_like_any_change() -> None:
+    plan = plan_of(Series((patch("there", swap("a", "1", "2")), patch("back", swap("a", "2", "1")))), {"a": b"1"})
+    assert [result.files for result in plan.patches] == [{"a": b"2"}, {"a": b"1"}]
+    assert (plan.before, plan.after) == ({"a": b"1"}, {"a": b"1"})
+
+
+def test_edits_apart_are_planned_on_the_file_as_it_was_read() -> None:
+    seen: list[bytes] = []
+
+    class Watch(Swap, frozen=True, kw_only=True, forbid_unknown_fields=True):
+        def rewrite(self, data: bytes) -> Rewrite:
+            seen.append(data)
+            return super().rewrite(data)
+
+    data = b"first\nsecond\nthird\n"
+    edits = [Edit("a", Watch(old=word, new=word.upper() * 2)) for word in ("first", "third", "second")]
+    plan = plan_of(Series(tuple(patch(str(number), edit) for number, edit in enumerate(edits))), {"a": data})
+    assert seen == [data] * 3
+    assert plan.after == {"a": b"FIRSTFIRST\nSECONDSECOND\nTHIRDTHIRD\n"}
+    assert plan.patches[1].files == {"a": b"FIRSTFIRST\nsecond\nTHIRDTHIRD\n"}
+
+
+def test_an_edit_that_touches_an_earlier_one_sees_its_result() -> None:
+    series = Series((patch("one", swap("a", "b", "BB")), patch("two", swap("a", "c", "BBc"))))
+    plan = plan_of(series, {"a": b"abcd"})
+    assert plan.after == {"a": b"aBBcd"}
+    assert [type(edit.outcome) for edit in plan.edits] == [Changed, AlreadyDone]
+
+
+def test_a_conflict_behind_a_change_has_the_line_of_the_file() -> None:
+    class Grow(Swap, frozen=True, kw_only=True, forbid_unknown_fields=True):
+        def rewrite(self, data: bytes) -> Rewrite:
+            if b"half" in data:
+                raise Refusal("float", "half", line=data[: data.index(b"half")].count(b"\n") + 1)
+            return super().rewrite(data)
+
+    series = Series(
+        (patch("one", swap("a", "import", "import\nimport\nimport")), patch("two", Edit("a", Grow(old="", new=""))))
+    )
+    (conflict,) = plan_of(series, {"a": b"import\nhalf\n"}).conflicts
+    assert isinstance(conflict.outcome, Conflict)
+    assert conflict.outcome.line == 2
+
+
+@pytest.mark.parametrize("backend", ["mpi", "gloo"])
+def test_the_series_at_once_is_the_series_one_by_one(backend: Backend) -> None:
+    root = asset_folder("templates") / "demo" / "upstream"
+    files = {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    series = load_series(Options(backend=backend))
+    at_once, one_by_one = plan_of(series, files), dict(files)
+    for each, result in zip(series.patches, at_once.patches, strict=True):
+        step = plan_of(Series((each,)), one_by_one)
+        assert step.after == result.files
+        one_by_one.update(step.after)
+    assert {**files, **at_once.after} == one_by_one
