@@ -11,8 +11,8 @@ from glmpatch.patching.syntax.search import find_nodes
 
 DESTROY = "destroy_process_group"
 # DistributedDataParallel keeps the group alive, and so its threads. One that gets to drop the tensors of the last
-# collective only while the interpreter ends aborts the process (torch 2.13 with gloo: in a fifth of short runs on a
-# busy machine, with the call alone; in none of 20 with the pause).
+# collective only while the interpreter ends aborts the process. Seen with torch 2.13 and gloo on a busy machine: in 4
+# of 10 runs of a minimal script with the call alone, in none of 20 with the pause. It makes the race unlikely, no more.
 _PAUSE = [
     "from time import sleep",
     "sleep(1)  # the threads of the group must drop their last tensors before Python ends, or it aborts",
