@@ -50,11 +50,12 @@ def command(
             source = upstream or pin.url
             with console.status(f"cloning {source}"):
                 clone(source, ref or pin.commit, root, accept=lambda folder: require_upstream(folder, pin))
-        elif upstream or ref:
-            print_line(
-                console, f"note: {target} exists and is patched as it is: --upstream and --ref are for a new clone"
-            )
-        require_upstream(root, pin)
+        else:
+            if upstream or ref:
+                print_line(
+                    console, f"note: {target} exists and is patched as it is: --upstream and --ref are for a new clone"
+                )
+            require_upstream(root, pin)
         if dry_run:
             applied = Applied(survey(root, series))
         else:

@@ -108,16 +108,17 @@ def revert(root: Path) -> Reverted:
         EnvironmentLacksError: The folder cannot be written, or git cannot work in it.
     """
     checkout = open_checkout(root)
+    tree = WorkTree(root, checkout)
     journal = _journal(root, checkout)
     layers = journal.layers()
     files: dict[str, bytes] = {}
     if layers:
-        files = _undo(layers, WorkTree(root, checkout).read)
+        files = _undo(layers, tree.read)
         write_files(root, files)
         journal.clear()
     if checkout is None:
         return Reverted(tuple(files))
-    reverted = _revert_commits(checkout, WorkTree(root, checkout))
+    reverted = _revert_commits(checkout, tree)
     return Reverted(tuple(dict.fromkeys((*files, *reverted.written))), reverted.patches, reverted.commit)
 
 

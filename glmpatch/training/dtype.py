@@ -29,11 +29,6 @@ def choose_dtype(asked: Dtype | None, *, cpuinfo: Path = _CPUINFO) -> DtypeChoic
     return DtypeChoice("bf16", f"this CPU has {unit}")
 
 
-def cpu_supports_bf16(cpuinfo: Path = _CPUINFO) -> bool:
-    """Whether the CPU multiplies bf16 in hardware."""
-    return bf16_unit(cpuinfo) is not None
-
-
 def bf16_unit(cpuinfo: Path = _CPUINFO) -> str | None:
     """The name of the CPU's best unit for bf16, or None."""
     try:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from glmpatch.training.dtype import choose_dtype, cpu_supports_bf16
+from glmpatch.training.dtype import bf16_unit, choose_dtype
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_bf16_is_chosen_where_the_cpu_has_it(cpuinfo: Path, names: tuple[str, ..
     choice = choose_dtype(None, cpuinfo=cpuinfo)
     assert choice.dtype == ("bf16" if unit else "fp32")
     assert (unit or "neither AMX nor AVX512-BF16") in choice.reason
-    assert cpu_supports_bf16(cpuinfo) is (unit is not None)
+    assert bf16_unit(cpuinfo) == unit
 
 
 def test_what_is_asked_for_is_taken(cpuinfo: Path) -> None:

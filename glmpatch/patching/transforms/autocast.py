@@ -9,7 +9,7 @@ import libcst as cst
 from glmpatch.patching.model import Notice, Refusal, Rewrite, Transform
 from glmpatch.patching.syntax.imports import imported_names
 from glmpatch.patching.syntax.parts import definitions
-from glmpatch.patching.syntax.python import PythonFile
+from glmpatch.patching.syntax.python import PythonFile, read_python
 from glmpatch.patching.syntax.search import find_nodes, plain_name
 
 
@@ -30,7 +30,7 @@ class CpuAutocast(Transform, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """Find the function and, in it, the call."""
         functions = definitions(data, self.function)
         if not functions:
-            return self._rewrite_heir(PythonFile(data))
+            return self._rewrite_heir(read_python(data))
         for file, function in functions:
             calls = find_nodes(file, cst.Call, [self.autocast.rpartition(".")[2]])
             if not any(plain_name(call.node.func) == self.autocast for call in calls):

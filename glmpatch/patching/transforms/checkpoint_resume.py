@@ -13,7 +13,7 @@ import libcst as cst
 from glmpatch.patching.model import Refusal, Replacement, Rewrite, Transform
 from glmpatch.patching.syntax.imports import imported_names
 from glmpatch.patching.syntax.parts import definitions
-from glmpatch.patching.syntax.python import PythonFile, Statement
+from glmpatch.patching.syntax.python import PythonFile, Statement, read_python
 from glmpatch.patching.syntax.search import Site, find_nodes, plain_name
 
 _SET_STATE = ".random.set_state"
@@ -36,7 +36,7 @@ class CheckpointResume(Transform, frozen=True, kw_only=True, forbid_unknown_fiel
         """Put the loading call under a `with`, or override the inherited method."""
         functions = definitions(data, self.function)
         if not functions:
-            return Rewrite((self._override(PythonFile(data)),))
+            return Rewrite((self._override(read_python(data)),))
         replacements: list[Replacement] = []
         for file, function in functions:
             load = self._load_in(file, function)
