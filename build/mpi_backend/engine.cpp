@@ -1,5 +1,7 @@
 #include "engine.hpp"
 
+#include "handshake.hpp"
+
 #include <c10/util/Exception.h>
 #include <pthread.h>
 #include <sched.h>
@@ -29,86 +31,6 @@ void ensure_not_forked() {
               "this process was forked from one that had initialised MPI, and a forked child can't call MPI; "
               "use the start method 'spawn', or call no collective in the child");
 }
-
-// The handshake before a group is made: MPI_Comm_create_group blocks, so every member says first that it is there. The
-// first member collects them, and so knows who is missing.
-class Handshake {
- public:
-  Handshake(MPI_Comm control, std::vector<int> ranks, int rank, int tag)
-      : control_(control), ranks_(std::move(ranks)), rank_(rank), tag_(tag) {}
-
-  bool poll() {
-    if (requests_.empty()) {
-      leads() ? receive_all() : greet();
-    }
-    if (!all_complete()) {
-      return false;
-    }
-    if (leads() && !answered_) {
-      answer_all();
-      return all_complete();
-    }
-    return true;
-  }
-
-  std::string waits_for() {
-    if (!leads()) {
-      return c10::str("rank ", ranks_.front(), " has not heard from every member");
-    }
-    std::string missing;
-    for (size_t i = 0; i < requests_.size() && !answered_; ++i) {
-      int complete = 0;
-      MPI_Request_get_status(requests_[i], &complete, MPI_STATUS_IGNORE);
-      if (!complete) {
-        missing += c10::str(missing.empty() ? "" : ", ", ranks_[i + 1]);
-      }
-    }
-    return "not here yet: rank " + missing;
-  }
-
- private:
-  bool leads() const { return rank_ == ranks_.front(); }
-
-  MPI_Request* next() {
-    requests_.push_back(MPI_REQUEST_NULL);
-    return &requests_.back();
-  }
-
-  void receive_all() {
-    requests_.reserve(ranks_.size());
-    for (size_t i = 1; i < ranks_.size(); ++i) {
-      check(MPI_Irecv(nullptr, 0, MPI_BYTE, ranks_[i], tag_, control_, next()), "MPI_Irecv");
-    }
-  }
-
-  void answer_all() {
-    answered_ = true;
-    requests_.clear();
-    for (size_t i = 1; i < ranks_.size(); ++i) {
-      check(MPI_Isend(nullptr, 0, MPI_BYTE, ranks_[i], tag_, control_, next()), "MPI_Isend");
-    }
-  }
-
-  void greet() {
-    requests_.reserve(2);
-    check(MPI_Isend(nullptr, 0, MPI_BYTE, ranks_.front(), tag_, control_, next()), "MPI_Isend");
-    check(MPI_Irecv(nullptr, 0, MPI_BYTE, ranks_.front(), tag_, control_, next()), "MPI_Irecv");
-  }
-
-  bool all_complete() {
-    int complete = 0;
-    check(MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &complete, MPI_STATUSES_IGNORE),
-          "MPI_Testall");
-    return complete != 0;
-  }
-
-  MPI_Comm control_;
-  std::vector<int> ranks_;
-  int rank_;
-  int tag_;
-  bool answered_ = false;
-  std::vector<MPI_Request> requests_;
-};
 
 } // namespace
 
@@ -174,18 +96,13 @@ void Engine::submit(const std::shared_ptr<Operation>& operation, bool wake) {
 
 bool Engine::wait(Operation& operation, Clock::time_point deadline) {
   ensure_not_forked();
-  const auto self = std::this_thread::get_id();
-  const auto until = [&] { return operation.done || Clock::now() >= deadline; };
+  const auto over = [&] { return operation.done || Clock::now() >= deadline; };
   std::unique_lock<std::mutex> lock(mutex_);
-  while (!until()) {
-    if (driver_ == self) { // a callback of an operation that this thread completes
+  while (!over()) {
+    if (driver_ == std::thread::id() && !operation.handed_over) {
+      driver_ = std::this_thread::get_id();
       lock.unlock();
-      drive(until);
-      lock.lock();
-    } else if (driver_ == std::thread::id()) {
-      driver_ = self;
-      lock.unlock();
-      drive(until);
+      drive([&] { return operation.handed_over || over(); });
       lock.lock();
       driver_ = std::thread::id();
       done_cv_.notify_all();
@@ -252,7 +169,7 @@ bool Engine::step() {
     finished.push_back(collectives_.front());
     collectives_.pop_front();
   }
-  for (auto& operation : finished) { // last, for a callback may wait, and so come back here
+  for (const auto& operation : finished) {
     finish(operation);
   }
   return !finished.empty();
@@ -276,19 +193,19 @@ bool Engine::advance(Operation& operation) {
     if (Clock::now() < operation.deadline) {
       return false;
     }
-    TORCH_CHECK_WITH(DistBackendError, false, operation.title, " timed out after ", operation.timeout.count(),
+    operation.abandoned = true;
+    TORCH_CHECK_WITH(DistBackendError, false, operation.title, ": Timed out after ", operation.timeout.count(),
                      " ms: rank ", group.rank, " of the group of ranks ", c10::Join(", ", group.world_ranks),
                      " waits in vain", operation.waits_for ? "; " + operation.waits_for() : "");
   } catch (const std::exception& error) {
     operation.error = std::current_exception();
-    // A timeout leaves a request behind, an MPI error ranks that disagree. Errors of usage are thrown on all ranks
-    // alike.
-    if (dynamic_cast<const c10::DistBackendError*>(&error) &&
-        (operation.collective || Clock::now() >= operation.deadline)) {
+    // Behind a timeout or an error of MPI's the ranks may disagree on what comes next. Errors of usage are thrown on
+    // all alike, and those of a message concern no other.
+    const auto* of_mpi = dynamic_cast<const c10::DistBackendError*>(&error);
+    if (of_mpi && (operation.collective || operation.abandoned)) {
       failed_ = true;
       if (group.failure.empty()) {
-        const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
-        group.failure = torch_error->what_without_backtrace();
+        group.failure = of_mpi->what_without_backtrace();
       }
     }
     return true;
@@ -296,16 +213,30 @@ bool Engine::advance(Operation& operation) {
 }
 
 void Engine::finish(const std::shared_ptr<Operation>& operation) {
+  bool told = false;
+  const bool alive = completions_.run([&] { told = operation->complete(operation->error, /*may_block=*/false); });
+  if (told || !alive) {
+    conclude(operation, told);
+    return;
+  }
   {
-    std::lock_guard<std::recursive_mutex> lock(python_);
-    if (!stopped_ || std::this_thread::get_id() != worker_.get_id()) {
-      operation->complete(operation->error);
-      operation->poll = nullptr; // what these hold refers back to the operation
-      operation->run = nullptr;
-      operation->complete = nullptr;
-    } else {
-      new std::shared_ptr<Operation>(operation); // to release a tensor may take the GIL, which no thread gets any more
-    }
+    std::lock_guard<std::mutex> lock(mutex_);
+    operation->handed_over = true;
+    done_cv_.notify_all();
+  }
+  completions_.push([this, operation] {
+    const bool told = completions_.run([&] { operation->complete(operation->error, /*may_block=*/true); });
+    conclude(operation, told);
+  });
+}
+
+void Engine::conclude(const std::shared_ptr<Operation>& operation, bool told) {
+  if (told && !operation->abandoned) {
+    operation->poll = nullptr; // what these hold refers back to the operation
+    operation->run = nullptr;
+    operation->complete = nullptr;
+  } else {
+    new std::shared_ptr<Operation>(operation); // kept for ever: to release a tensor may need a Python that has ended
   }
   std::lock_guard<std::mutex> lock(mutex_);
   operation->done = true;
@@ -354,7 +285,10 @@ std::shared_ptr<Communicator> Engine::create(std::vector<int> ranks, millisecond
     MPI_Comm_size(created->handle, &created->size);
   };
   std::exception_ptr error;
-  operation->complete = [&error](std::exception_ptr e) { error = std::move(e); };
+  operation->complete = [&error](const std::exception_ptr& found, bool) {
+    error = found;
+    return true;
+  };
   submit(operation, /*wake=*/false);
   wait(*operation, Clock::time_point::max());
   if (error) {
@@ -379,7 +313,7 @@ void Engine::free(const std::shared_ptr<Communicator>& communicator) {
       check(MPI_Comm_free(&communicator->handle), "MPI_Comm_free");
     }
   };
-  operation->complete = [](const std::exception_ptr&) {};
+  operation->complete = [](const std::exception_ptr&, bool) { return true; };
   std::lock_guard<std::mutex> lock(mutex_);
   if (!quit_) {
     incoming_.push_back(operation);
@@ -392,10 +326,7 @@ void Engine::stop() {
   if (!engine || process_was_forked) {
     return;
   }
-  {
-    std::lock_guard<std::recursive_mutex> lock(engine->python_);
-    engine->stopped_ = true;
-  }
+  engine->completions_.stop();
   if (!engine->owner_) { // whoever initialised MPI may finalise it as soon as this returns
     engine->drain();
   }

@@ -6,6 +6,8 @@
 // all MPIs.
 #pragma once
 
+#include "completions.hpp"
+
 #include <mpi.h>
 
 #include <atomic>
@@ -46,12 +48,15 @@ struct Operation {
   bool bulky = false;         // a message that MPI moves piece by piece, whenever it is polled: no sleep between polls
   std::function<bool()> poll; // starts it at the first call; true once the other ranks are there
   std::function<void()> run;  // the blocking phase; may be empty
-  std::function<void(std::exception_ptr)> complete; // tells the user; may run code of theirs
-  std::function<std::string()> waits_for;           // for the message of a timeout; may be empty
+  // Tells the user. Where that could run code of theirs and `may_block` is false, it does nothing and returns false.
+  std::function<bool(const std::exception_ptr&, bool may_block)> complete;
+  std::function<std::string()> waits_for; // for the message of a timeout; may be empty
 
   Clock::time_point deadline{};
   bool started = false;
+  bool abandoned = false; // it timed out, and MPI may still write into what `poll` holds
   std::exception_ptr error;
+  std::atomic<bool> handed_over{false}; // all is done but to tell the user, which another thread does
   std::atomic<bool> done{false};
 };
 
@@ -84,6 +89,7 @@ class Engine {
   bool step();
   bool advance(Operation& operation);
   void finish(const std::shared_ptr<Operation>& operation);
+  void conclude(const std::shared_ptr<Operation>& operation, bool told);
   void pause(Clock::time_point idle_since);
   void drain();
   void finalise();
@@ -106,9 +112,9 @@ class Engine {
   std::deque<std::shared_ptr<Operation>> collectives_;
   std::list<std::shared_ptr<Operation>> messages_;
 
-  std::recursive_mutex python_; // held while an operation is completed; recursive, for a callback may wait for another
-  bool stopped_ = false;
   bool failed_ = false; // some group failed: MPI can no longer be finalised in an orderly way
+
+  Completions completions_;
 };
 
 } // namespace glmpatch

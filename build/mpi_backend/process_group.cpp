@@ -45,17 +45,30 @@ class WorkMPI : public c10d::Work {
 
   std::vector<at::Tensor> result() override { return outputs_; }
 
-  c10::intrusive_ptr<c10::ivalue::Future> getFuture() override { return future_; }
+  c10::intrusive_ptr<c10::ivalue::Future> getFuture() override {
+    std::lock_guard<std::mutex> lock(handing_out_);
+    handed_out_ = true;
+    return future_;
+  }
 
   int sourceRank() const override { return source; }
 
-  void complete(const std::exception_ptr& error) {
+  // A future that nobody has seen has no callbacks, which could block.
+  bool complete(const std::exception_ptr& error, bool may_block) {
+    std::unique_lock<std::mutex> lock(handing_out_);
+    if (handed_out_ && !may_block) {
+      return false;
+    }
+    if (handed_out_) {
+      lock.unlock();
+    }
     if (error) {
       future_->setError(error);
     } else {
       future_->markCompleted(c10::IValue(outputs_));
     }
     finish(error);
+    return true;
   }
 
   std::shared_ptr<Operation> operation;
@@ -64,11 +77,15 @@ class WorkMPI : public c10d::Work {
  private:
   std::vector<at::Tensor> outputs_;
   c10::intrusive_ptr<c10::ivalue::Future> future_;
+  std::mutex handing_out_;
+  bool handed_out_ = false;
 };
 
 c10::intrusive_ptr<WorkMPI> launch(const std::shared_ptr<Operation>& operation, c10::intrusive_ptr<WorkMPI> work,
                                    bool async) {
-  operation->complete = [work](const std::exception_ptr& error) { work->complete(error); };
+  operation->complete = [work](const std::exception_ptr& error, bool may_block) {
+    return work->complete(error, may_block);
+  };
   work->operation = operation; // a circle until it is complete
   Engine::get().submit(operation, /*wake=*/async);
   if (!async) {
