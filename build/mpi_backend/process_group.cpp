@@ -4,7 +4,10 @@
 #include "collectives.hpp"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/sparse_coo_tensor.h>
 #include <c10/util/hash.h>
 #include <torch/csrc/distributed/c10d/Utils.hpp>
 
@@ -92,6 +95,10 @@ c10::intrusive_ptr<WorkMPI> launch(const std::shared_ptr<Operation>& operation, 
     work->wait(kNoTimeout);
   }
   return work;
+}
+
+Block block_of(const at::Tensor& tensor) {
+  return {static_cast<char*>(tensor.data_ptr()), static_cast<std::int64_t>(tensor.nbytes())};
 }
 
 // A block cut into one for each rank.
@@ -263,7 +270,7 @@ class ProcessGroupMPI::Call {
 
   Block keep(const at::Tensor& tensor) {
     kept_.push_back(tensor);
-    return {static_cast<char*>(tensor.data_ptr()), static_cast<std::int64_t>(tensor.nbytes())};
+    return block_of(tensor);
   }
 
   Block write_back(const at::Tensor& tensor, const at::Tensor& copy) {
@@ -308,6 +315,9 @@ ProcessGroupMPI::Work ProcessGroupMPI::broadcast(Tensors& tensors, const c10d::B
 }
 
 ProcessGroupMPI::Work ProcessGroupMPI::allreduce(Tensors& tensors, const c10d::AllreduceOptions& opts) {
+  if (!tensors.empty() && tensors[0].is_sparse()) {
+    return allreduce_sparse(tensors, opts);
+  }
   Call call(*this, "mpi:all_reduce", c10d::OpType::ALLREDUCE, opts);
   const auto block = call.in_place(call.only(tensors, "tensor"));
   const auto reducer = call.reducer(opts.reduceOp, tensors[0].scalar_type());
@@ -328,6 +338,40 @@ ProcessGroupMPI::Work ProcessGroupMPI::allreduce_coalesced(Tensors& tensors,
     for (const auto& [block, reducer] : all) {
       all_reduce(comm, block, reducer);
     }
+  });
+}
+
+// Every rank gets what all have, and sums for itself: as many elements are not zero as the ranks have different ones.
+ProcessGroupMPI::Work ProcessGroupMPI::allreduce_sparse(Tensors& tensors, const c10d::AllreduceOptions& opts) {
+  Call call(*this, "mpi:sparse_all_reduce", c10d::OpType::_ALLREDUCE_SPARSE, opts);
+  const auto tensor = call.only(tensors, "tensor");
+  call.expect(tensor.device().is_cpu(), "tensors must be on the CPU, not on ", tensor.device());
+  call.expect(opts.reduceOp.op_ == c10d::ReduceOp::SUM, "sparse tensors can be summed, and nothing else");
+  call.agree_on(tensors);
+  const at::NoGradGuard no_grad;
+  const auto mine = tensor.coalesce();
+  return call.start(tensors, tensors, [tensor, mine, rank = rank_, size = size_](MPI_Comm comm) {
+    const at::NoGradGuard no_grad_either;
+    std::vector<std::int64_t> lengths(size);
+    const std::int64_t length = mine._nnz();
+    check(MPI_Allgather(&length, 1, MPI_INT64_T, lengths.data(), 1, MPI_INT64_T, comm), "MPI_Allgather");
+    const auto gather = [&](const at::Tensor& part, std::int64_t dimension) {
+      std::vector<at::Tensor> parts;
+      std::vector<Part> sends, receives;
+      const auto own = part.contiguous();
+      for (int peer = 0; peer < size; ++peer) {
+        auto sizes = part.sizes().vec();
+        sizes[dimension] = lengths[peer];
+        parts.push_back(at::empty(sizes, part.options()));
+        sends.push_back({peer, block_of(own)});
+        receives.push_back({peer, block_of(parts.back())});
+      }
+      exchange(comm, rank, sends, receives);
+      return at::cat(parts, dimension);
+    };
+    const auto indices = gather(mine.indices(), 1);
+    const auto values = gather(mine.values(), 0);
+    tensor.copy_(at::sparse_coo_tensor(indices, values, mine.sizes(), mine.options()).coalesce());
   });
 }
 

@@ -24,6 +24,7 @@ class ProcessGroupMPI : public c10d::Backend {
 
   Work broadcast(Tensors& tensors, const c10d::BroadcastOptions& opts) override;
   Work allreduce(Tensors& tensors, const c10d::AllreduceOptions& opts) override;
+  Work allreduce_sparse(Tensors& tensors, const c10d::AllreduceOptions& opts) override;
   Work allreduce_coalesced(Tensors& tensors, const c10d::AllreduceCoalescedOptions& opts) override;
   Work reduce(Tensors& tensors, const c10d::ReduceOptions& opts) override;
   Work allgather(Lists& outputs, Tensors& inputs, const c10d::AllgatherOptions& opts) override;
