@@ -1,0 +1,246 @@
+"""What the MPIs have in common: how one is found, told from the others, compiled against and launched."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal, TypeAlias
+
+from glmpatch.errors import EnvironmentLacksError
+from glmpatch.process import CommandFailedError, stream
+
+FlavourId: TypeAlias = Literal["intel", "openmpi", "mpich"]
+
+_SYSTEM = Path("/usr")
+# Run apart: a process can hold one MPI only, and Intel's library and MPICH's even have the same soname.
+_ASK_LIBRARY = """\
+import ctypes, sys
+text, length = ctypes.create_string_buffer(65536), ctypes.c_int()
+ctypes.CDLL(sys.argv[1]).MPI_Get_library_version(text, ctypes.byref(length))
+print(" ".join(text.value.decode(errors="replace").split()))
+"""
+
+
+class _PassedOver(Exception):
+    """A root does not hold what is looked for. The message is a clause with the root as its subject."""
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """An MPI on this machine that compiles and launches.
+
+    Attributes:
+        flavour: Which one it is.
+        root: The folder that holds its `bin`.
+        version: As its library tells it, `2021.18.1`.
+        identity: How the text of `MPI_Get_library_version` begins, up to the version, with single spaces.
+        library: That text in full, with single spaces.
+        launcher: Its `mpirun`.
+        compile_flags: What a C++ compiler needs to find its headers.
+        link_flags: What a linker needs to find its libraries, now and when the program runs.
+    """
+
+    flavour: Flavour
+    root: Path
+    version: str
+    identity: str
+    library: str
+    launcher: Path
+    compile_flags: tuple[str, ...]
+    link_flags: tuple[str, ...]
+
+    def environment(self, base: Mapping[str, str]) -> dict[str, str]:
+        """`base` with what this MPI needs to run."""
+        return self.flavour.environment(self.root, base)
+
+    def launch(self, ranks: int, command: Sequence[str]) -> list[str]:
+        """The command that runs `command` as so many ranks on this host."""
+        return [str(self.launcher), *self.flavour.launch_options(), "-n", str(ranks), *command]
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What a search found.
+
+    Attributes:
+        installation: The first that will do, if any.
+        passed_over: Why each place before it would not, one clause each; places without any MPI are not told.
+    """
+
+    installation: Installation | None
+    passed_over: tuple[str, ...]
+
+
+class Flavour:
+    """One kind of MPI.
+
+    Attributes:
+        id: How the command line calls it.
+        title: How people call it.
+        identity: Matches the beginning of the text of `MPI_Get_library_version`; the group `version` is the version.
+        launcher: Matches what its `mpirun --version` says, and no other's does.
+        suffix: What Debian appends to the names of its programs.
+    """
+
+    id: ClassVar[FlavourId]
+    title: ClassVar[str]
+    identity: ClassVar[re.Pattern[str]]
+    launcher: ClassVar[re.Pattern[str]]
+    suffix: ClassVar[str] = ""
+
+    def roots(self) -> Iterator[Path]:
+        """Where to look, best first: the environment of this Python, PATH, where Debian puts it."""
+        yield Path(sys.prefix)
+        # Resolved: on a merged /usr, /bin is /usr/bin.
+        yield from (Path(folder).resolve().parent for folder in os.get_exec_path())
+        yield _SYSTEM
+
+    def environment(self, root: Path, base: Mapping[str, str]) -> dict[str, str]:
+        """`base` with what the MPI in `root` needs, to run and for its own tools.
+
+        The packages bring libraries of their own, in a folder of the flavour's name. They are found without help, but
+        not where LD_LIBRARY_PATH leads to other versions, as that of oneAPI does.
+        """
+        bundled = root / "lib" / self.id
+        disturbed = bool(base.get("LD_LIBRARY_PATH")) and (bundled / "libfabric.so.1").exists()
+        return {
+            **base,
+            **prepend("PATH", [root / "bin"], base),
+            **(prepend("LD_LIBRARY_PATH", [bundled, root / "lib"], base) if disturbed else {}),
+        }
+
+    def launch_options(self) -> tuple[str, ...]:
+        """Options of `mpirun`, besides the number of ranks."""
+        return ()
+
+    def search(self, root: Path | None = None) -> Search:
+        """Find an installation: in `root` and nowhere else if it is given, else the first of `roots()` that will do."""
+        roots = [root] if root else list(dict.fromkeys(self.roots()))
+        passed_over: list[str] = []
+        for folder in roots:
+            if not root and not self._has_programs(folder):
+                continue
+            try:
+                return Search(self._examine(folder.absolute()), tuple(passed_over))
+            except _PassedOver as reason:
+                passed_over.append(f"{folder} {reason}")
+        return Search(None, tuple(passed_over))
+
+    def _has_programs(self, root: Path) -> bool:
+        return any(_program(root, name, self.suffix) for name in ("mpirun", "mpicxx"))
+
+    def _examine(self, root: Path) -> Installation:
+        """Everything about the MPI in `root`.
+
+        Raises:
+            _PassedOver: It is incomplete, broken, or another flavour.
+        """
+        launcher = _program(root, "mpirun", self.suffix)
+        compiler = _program(root, "mpicxx", self.suffix)
+        if launcher is None:
+            raise _PassedOver("has no bin/mpirun")
+        environment = {**self.environment(root, os.environ), "LC_ALL": "C"}
+        said = _ask([str(launcher), "--version"], environment)
+        if not self.launcher.search(said):
+            raise _PassedOver(f"has an mpirun that is not {self.title}'s: {_first_line(said)}")
+        if compiler is None:
+            raise _PassedOver("can run programs, but lacks bin/mpicxx to compile them")
+        shown = _ask([str(compiler), "-show"], environment).splitlines()
+        flags = _Flags.parse(shown[-1] if shown else "", root)
+        if not any((folder / "mpi.h").is_file() for folder in flags.headers):
+            raise _PassedOver("can run programs, but lacks mpi.h to compile them")
+        library = _ask([sys.executable, "-I", "-c", _ASK_LIBRARY, str(flags.library())], environment)
+        match = self.identity.match(library)
+        if match is None:
+            raise _PassedOver(f"has a library that is not {self.title}'s: {library[:80]}")
+        return Installation(
+            self, root, match["version"], match[0], library, launcher, flags.compile_flags(), flags.link_flags()
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Flags:
+    """The parts of a C++ wrapper's command line that matter. The rest is the wrapper's taste."""
+
+    headers: tuple[Path, ...]
+    folders: tuple[Path, ...]
+    names: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, command: str, root: Path) -> _Flags:
+        """Read what `mpicxx -show` prints; where it names no folder that exists, the usual ones of `root` are meant."""
+        try:
+            words = shlex.split(command)
+        except ValueError as error:
+            raise _PassedOver(f"has an mpicxx that says {command!r}") from error
+        headers, folders, names = (
+            tuple(dict.fromkeys(word[2:] for word in words if word.startswith(flag))) for flag in ("-I", "-L", "-l")
+        )
+        return cls(
+            _existing(map(Path, headers)) or _existing([root / "include"]),
+            _existing(map(Path, folders)) or _existing([root / "lib64", root / "lib"]),
+            names,
+        )
+
+    def library(self) -> Path:
+        """The file with the MPI functions of C. It is called libmpi, but for Debian's libmpich."""
+        for name in ("mpi", "mpich"):
+            for folder in self.folders:
+                file = folder / f"lib{name}.so"
+                if name in self.names and file.exists():
+                    return _behind_script(file)
+        raise _PassedOver("lacks the library libmpi.so")
+
+    def compile_flags(self) -> tuple[str, ...]:
+        return tuple(f"-I{folder}" for folder in self.headers)
+
+    def link_flags(self) -> tuple[str, ...]:
+        """With the old kind of run path: what the MPI itself loads later, libfabric, is searched there, too."""
+        paths = [flag for folder in self.folders for flag in (f"-L{folder}", f"-Wl,-rpath,{folder}")]
+        return ("-Wl,--disable-new-dtags", *paths, "-Wl,--as-needed", *(f"-l{name}" for name in self.names))
+
+
+def prepend(variable: str, folders: Sequence[Path], base: Mapping[str, str]) -> dict[str, str]:
+    """The variable, a list of paths, with these folders before what it has in `base`."""
+    return {variable: os.pathsep.join([*map(str, folders), *filter(None, [base.get(variable)])])}
+
+
+def _existing(folders: Iterable[Path]) -> tuple[Path, ...]:
+    return tuple(folder for folder in folders if folder.is_dir())
+
+
+def _behind_script(file: Path) -> Path:
+    """The library itself: in a package, which cannot hold links, `libmpi.so` is a linker script that names it."""
+    with file.open("rb") as opened:
+        start = opened.read(4096)
+    named = re.search(rb"INPUT\(\s*([^\s)]+)", start)
+    return file if named is None or start.startswith(b"\x7fELF") else file.parent / os.fsdecode(named[1])
+
+
+def _program(root: Path, name: str, suffix: str) -> Path | None:
+    """The program of `root`; the name that is the flavour's own comes first."""
+    files = (root / "bin" / f"{name}{ending}" for ending in dict.fromkeys((suffix, "")))
+    return next((file for file in files if os.access(file, os.X_OK)), None)
+
+
+def _ask(command: Sequence[str], environment: Mapping[str, str]) -> str:
+    """What a program prints."""
+    try:
+        return "\n".join(stream(command, env=environment))
+    except CommandFailedError as error:
+        raise _PassedOver(f"is broken: {shlex.join(command[:2])} says: {_last_line(error.tail)}") from error
+    except (EnvironmentLacksError, OSError) as error:
+        raise _PassedOver(f"is broken: {command[0]} does not start: {error}") from error
+
+
+def _first_line(text: str) -> str:
+    return next((line.strip() for line in text.splitlines() if line.strip()), "nothing")
+
+
+def _last_line(text: str) -> str:
+    return _first_line("\n".join(reversed(text.splitlines())))
