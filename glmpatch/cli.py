@@ -17,6 +17,7 @@ from glmpatch.errors import EnvironmentLacksError, ExitCode, GlmpatchError
 # The commands, each in the module of its name, and their one-line helps: a test holds them against the modules.
 COMMANDS = {
     "apply": "Clone upstream, or take a folder of it, and patch it.",
+    "build-backend": "Give the installed PyTorch an MPI backend.",
     "demo": "Patch an embedded stand-in of upstream and train it on two ranks.",
     "diff": "Show what apply would change, as a unified diff.",
     "patches": "List the patches: what each does, why, and when it can go.",
@@ -36,7 +37,7 @@ class LazyGroup(click.Group):
         """Import the command that is asked for."""
         if cmd_name not in COMMANDS:
             return None
-        command = importlib.import_module(f"glmpatch.commands.{cmd_name}").command
+        command = importlib.import_module(f"glmpatch.commands.{cmd_name.replace('-', '_')}").command
         assert isinstance(command, click.Command)  # noqa: S101 - for mypy; a test calls every one
         return command
 

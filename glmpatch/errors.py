@@ -45,3 +45,9 @@ class EnvironmentLacksError(GlmpatchError):
     """The machine lacks something: git, the network, Python packages, disk."""
 
     exit_code = ExitCode.ENVIRONMENT
+
+
+class BuildFailedError(GlmpatchError):
+    """A step of a build failed. The hint names its log."""
+
+    exit_code = ExitCode.BUILD

@@ -1,0 +1,1 @@
+"""Builds what no PyTorch wheel has."""

@@ -1,0 +1,49 @@
+"""Keeps the log of a build's step if it fails."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from pathlib import Path
+from textwrap import indent
+
+from glmpatch.errors import BuildFailedError
+from glmpatch.process import CommandFailedError
+
+_TAIL_LINES = 25
+_WIDEST = 300
+
+
+def logged(lines: Generator[str, None, None], what: str, *, report: str | None = None) -> Generator[str, None, None]:
+    """Hand on what a program prints.
+
+    Args:
+        lines: From `stream`.
+        what: The step, as the subject of a sentence: "the compilation".
+        report: The line where the tool starts to report that something in it has failed. What failed stands before.
+
+    Raises:
+        BuildFailedError: The program failed. Its last words are shown, and a file with all of them is named.
+    """
+    printed: list[str] = []
+    try:
+        with closing(lines):
+            for line in lines:
+                printed.append(line)
+                yield line
+    except CommandFailedError as error:
+        said = printed[: printed.index(report)] if report in printed else printed
+        tail = "\n".join(line[:_WIDEST] for line in (said or printed)[-_TAIL_LINES:])
+        raise BuildFailedError(
+            f"{what} failed with exit code {error.returncode}:\n{indent(tail, '    ')}",
+            hint=f"all that was printed is in {_keep(printed)}",
+        ) from error
+
+
+def _keep(lines: Sequence[str]) -> Path:
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="glmpatch-build-", suffix=".log", delete=False, encoding="utf-8", errors="backslashreplace"
+    ) as file:
+        file.writelines(f"{line}\n" for line in lines)
+    return Path(file.name)

@@ -1,0 +1,27 @@
+"""What the environment lacks, all of it told at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from glmpatch.errors import EnvironmentLacksError
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that is missing, and what mends it, a clause each."""
+
+    what: str
+    mend: str
+
+
+def require_none(problems: Sequence[Problem]) -> None:
+    """Go on if there are none.
+
+    Raises:
+        EnvironmentLacksError: There are some. It tells them all.
+    """
+    if problems:
+        lines = [f"  - {problem.what}\n    mend: {problem.mend}" for problem in problems]
+        raise EnvironmentLacksError("\n".join(["the MPI backend cannot be built here:", *lines]))

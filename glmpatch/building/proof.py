@@ -1,0 +1,65 @@
+"""Run by `mpirun` with a few ranks: reduces, takes a step of DDP, and sees that the numbers are right.
+
+The first rank prints one line of JSON behind `MARK`. Whatever is wrong is an exception, which ends all ranks.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+MARK = "glmpatch-proof:"
+_SECONDS = 60
+
+
+def main() -> None:
+    """Prove the backend."""
+    import torch  # noqa: PLC0415 - the parent imports MARK and not torch
+    import torch.distributed as dist  # noqa: PLC0415
+
+    dist.init_process_group("mpi", timeout=timedelta(seconds=_SECONDS))
+    dtypes = (torch.float32, torch.bfloat16)
+    for dtype in dtypes:
+        _all_reduce(torch, dist, dtype)
+    _ddp_step(torch, dist)
+    if dist.get_rank() == 0:
+        facts = {
+            "ranks": dist.get_world_size(),
+            "dtypes": [str(dtype).removeprefix("torch.") for dtype in dtypes],
+        }
+        print(MARK + json.dumps(facts), flush=True)  # noqa: T201 - for the parent
+    dist.destroy_process_group()
+
+
+def _all_reduce(torch: Any, dist: Any, dtype: Any) -> None:
+    """Sum whole numbers, small enough for bf16 to be exact, of odd lengths short and long."""
+    ranks = dist.get_world_size()
+    for length in (1, 1001, 1_000_001):
+        numbers = torch.arange(length) % 32
+        tensor = (numbers + dist.get_rank()).to(dtype)
+        dist.all_reduce(tensor)
+        if not torch.equal(tensor, (ranks * numbers + ranks * (ranks - 1) // 2).to(dtype)):
+            raise AssertionError(f"all_reduce of {length} numbers of {dtype} gave wrong sums")
+
+
+def _ddp_step(torch: Any, dist: Any) -> None:
+    """Take one step on other data on each rank: the gradients must be the mean of what each rank has alone."""
+    torch.manual_seed(dist.get_rank())
+    data = torch.randn(16, 32)
+    model = torch.nn.Sequential(torch.nn.Linear(32, 64), torch.nn.Tanh(), torch.nn.Linear(64, 1))
+    parallel = torch.nn.parallel.DistributedDataParallel(model)
+    alone = torch.autograd.grad(model(data).square().mean(), list(model.parameters()))
+    parallel(data).square().mean().backward()
+    for parameter, local in zip(model.parameters(), alone, strict=True):
+        gathered = [torch.empty_like(local) for _ in range(dist.get_world_size())]
+        dist.all_gather(gathered, local)
+        torch.testing.assert_close(parameter.grad, torch.stack(gathered).mean(0))
+        dist.all_gather(gathered, parameter.grad)
+        if not all(torch.equal(gradient, parameter.grad) for gradient in gathered):
+            raise AssertionError("the ranks have different gradients after a step of DDP")
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import shutil
+import zipfile
+from pathlib import Path
+
+import msgspec
+import pytest
+from packaging.version import Version
+
+from glmpatch.building import toolchain, wheel
+from glmpatch.building.toolchain import Compiler, find_compiler
+from glmpatch.building.wheel import Compiled, build_wheel, wheel_version
+from glmpatch.errors import BuildFailedError, ExitCode
+from tests.building.test_record import INFO
+from tests.building.test_toolchain import MPI
+
+pytestmark = pytest.mark.usefixtures("_with_torch")
+
+PLAIN = msgspec.structs.replace(INFO, compile_flags=(), link_flags=())
+
+
+@pytest.fixture
+def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Our sources with C++ that compiles quicker."""
+    copy = shutil.copytree(toolchain.sources(), tmp_path / "mpi_backend", ignore=shutil.ignore_patterns("*.[ch]pp"))
+    (copy / "module.cpp").write_text("int other() { return 42; }\n")
+    monkeypatch.setattr(toolchain, "sources", lambda: copy)
+    monkeypatch.setattr(wheel, "sources", lambda: copy)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return copy
+
+
+@pytest.fixture
+def compiler() -> Compiler:
+    found = find_compiler()
+    assert found
+    return found
+
+
+def build(folder: Path, compiler: Compiler, on_compiled: list[Compiled]) -> Path:
+    folder.mkdir()
+    return build_wheel(PLAIN, compiler, folder, jobs=1, on_compiled=on_compiled.append)
+
+
+def test_the_wheel_is_the_same_wherever_it_is_built(sources: Path, compiler: Compiler, tmp_path: Path) -> None:
+    assert sources.exists()
+    seen: list[Compiled] = []
+    first = build(tmp_path / "one", compiler, seen)
+    assert seen[-1] == Compiled(1, 1)
+    with zipfile.ZipFile(first) as archive:
+        names = archive.namelist()
+        (metadata,) = (name for name in names if name.endswith("/METADATA"))
+        assert f"Version: {INFO.version}\n" in archive.read(metadata).decode()
+    assert {"glmpatch_mpi/__init__.py", "glmpatch_mpi/build.json"} < set(names)
+    assert build(tmp_path / "another place", compiler, []).read_bytes() == first.read_bytes()
+
+
+def test_what_does_not_compile_leaves_a_log(sources: Path, compiler: Compiler, tmp_path: Path) -> None:
+    (sources / "module.cpp").write_text("int other() { return no_such_name; }\n")
+    with pytest.raises(BuildFailedError) as caught:
+        build(tmp_path / "one", compiler, [])
+    assert caught.value.exit_code == ExitCode.BUILD
+    assert "no_such_name" in caught.value.message
+    assert "subprocess.CalledProcessError" not in caught.value.message
+    (log,) = tmp_path.glob("glmpatch-build-*.log")
+    assert caught.value.hint.endswith(str(log))
+    assert "subprocess.CalledProcessError" in log.read_text()
+
+
+@pytest.mark.skipif(shutil.which("ccache") is None, reason="ccache is not installed")
+def test_ccache_is_used(sources: Path, compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sources.exists()
+    monkeypatch.setenv("CCACHE_DIR", str(tmp_path / "cache"))
+    build(tmp_path / "one", compiler, [])
+    assert [file for file in (tmp_path / "cache").rglob("*") if file.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("torch", "version"),
+    [
+        ("2.13.0+cpu", "torch2.13.0.cpu.mpich5.0.2"),
+        ("2.15.0.dev20260101+cu130", "torch2.15.0.dev20260101.cu130.mpich5.0.2"),
+        ("2.6.0a0+gitABC-dirty", "torch2.6.0a0.gitabc.dirty.mpich5.0.2"),
+    ],
+)
+def test_the_version_names_what_it_is_for(torch: str, version: str) -> None:
+    public, _, local = wheel_version(torch, MPI).partition("+")
+    assert local == version
+    assert str(Version(f"{public}+{local}")) == f"{public}+{local}"

