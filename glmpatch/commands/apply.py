@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -14,6 +15,11 @@ from glmpatch.errors import ExitCode
 from glmpatch.patching.apply import Applied, apply, require_upstream, survey
 from glmpatch.patching.series import Series, load_upstream
 from glmpatch.upstream import clone
+
+_LACKS_MPI = (
+    "note: the patched code talks through MPI, and this environment has no MPI backend yet:"
+    " glmpatch build-backend --mpi intel"
+)
 
 
 @click.command()
@@ -61,12 +67,16 @@ def command(
         else:
             applied = apply(root, series, commit=not no_commit, allow_dirty=allow_dirty)
         left_alone = pin.left_alone(root)
+    # The package that build-backend installs. Merely looked for: torch takes seconds to import.
+    lacks_mpi = click.get_current_context().params["backend"] == "mpi" and find_spec("glmpatch_mpi") is None
     if as_json:
         report = plan_as_json(applied.plan, left_alone)
-        print_json({**report, "written": applied.written, "commits": applied.commits})
+        print_json({**report, "written": applied.written, "commits": applied.commits, "lacks_mpi_backend": lacks_mpi})
     else:
         print_plan(console, applied.plan, commits=applied.commits, done=bool(applied.commits or applied.written))
         print_left_alone(console, left_alone)
+        if lacks_mpi and not applied.plan.conflicts:
+            print_line(console, _LACKS_MPI)
         print_line(console, _verdict(applied, target, dry_run=dry_run))
     return ExitCode.CONFLICT if applied.plan.conflicts else ExitCode.DONE
 

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from glmpatch.console import make_console, plan_as_json, print_json, print_plan
-from glmpatch.patching.model import Dtype
+from glmpatch.patching.model import Backend, Dtype
 from glmpatch.training.demo import DemoEvent, DemoOptions, DemoResult, Stage, run_demo
 
 _LINES = 5
@@ -24,8 +24,11 @@ _LINES = 5
 @click.option(
     "--steps", type=click.IntRange(10), default=DemoOptions().steps, show_default=True, help="Optimizer steps."
 )
+@click.option("--backend", type=click.Choice(("mpi", "gloo")), help="Default: mpi if it is built, else gloo.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def command(*, folder: Path, ranks: int, dtype: Dtype | None, steps: int, as_json: bool) -> None:
+def command(
+    *, folder: Path, ranks: int, dtype: Dtype | None, steps: int, backend: Backend | None, as_json: bool
+) -> None:
     """Patch an embedded stand-in of upstream and train it on two ranks.
 
     Everything happens in FOLDER: a small repository of upstream's shape is cloned and patched, a tiny ChatGLM is built
@@ -34,7 +37,7 @@ def command(*, folder: Path, ranks: int, dtype: Dtype | None, steps: int, as_jso
     console = make_console(stderr=as_json)
     display = _Display(console)
     with display.bars:
-        result = run_demo(folder, options=DemoOptions(ranks, dtype, steps), on_event=display.show)
+        result = run_demo(folder, options=DemoOptions(ranks, dtype, steps, backend), on_event=display.show)
     if as_json:
         print_json(_as_json(result))
         return
@@ -75,7 +78,7 @@ def _table(result: DemoResult) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    table.add_row("ranks", f"{result.ranks}, talking through {result.backend}")
+    table.add_row("ranks", f"{result.ranks}, talking through {result.launcher.title}")
     table.add_row("dtype", f"{result.dtype}: {result.dtype_reason}")
     table.add_row("loss", f"{result.loss_first:.4f} at first, {result.loss_last:.4f} after {result.steps} steps")
     table.add_row("speed", f"{result.samples_per_second:.1f} samples/s, all ranks together")
@@ -86,17 +89,18 @@ def _table(result: DemoResult) -> Table:
 
 def _as_json(result: DemoResult) -> dict[str, Any]:
     paths = {name: str(getattr(result, name)) for name in ("tree", "checkpoint", "log")}
-    facts = ("ranks", "backend", "dtype", "dtype_reason", "steps", "loss_first", "loss_last", "samples_per_second")
+    facts = ("ranks", "dtype", "dtype_reason", "steps", "loss_first", "loss_last", "samples_per_second")
     report = plan_as_json(result.applied.plan, ())
-    return {**report, **{name: getattr(result, name) for name in facts}, **paths}
+    through = {"backend": result.launcher.backend, "through": result.launcher.title}
+    return {**report, **through, **{name: getattr(result, name) for name in facts}, **paths}
 
 
 def _next_steps(result: DemoResult) -> str:
-    options = f"--backend {result.backend} --dtype {result.dtype}"
+    options = f"--backend {result.launcher.backend} --dtype {result.dtype}"
     return "\n".join(
         (
             f"    glmpatch apply ./ChatGLM-6B {options}",
             "    cd ChatGLM-6B/ptuning",
-            f"    torchrun --no-python --nproc-per-node {result.ranks} bash train.sh",
+            f"    {result.launcher.to_type(result.ranks, 'train.sh')}",
         )
     )

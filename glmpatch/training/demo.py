@@ -19,13 +19,12 @@ from glmpatch.patching.series import load_series, load_upstream
 from glmpatch.process import stream
 from glmpatch.training.corpus import make_corpus, write_data
 from glmpatch.training.dtype import choose_dtype
+from glmpatch.training.launcher import Launcher, find_launcher
 from glmpatch.training.progress import Progress
 from glmpatch.training.run import TrainingError, TrainingRun, read_state, train, training_environment
 from glmpatch.upstream import clone
 
 SEED = 7
-# The one that every PyTorch has.
-_BACKEND: Backend = "gloo"
 _MARK = ".glmpatch-demo"
 # As the stand-in's train.sh calls it.
 _OUTPUT = "advert-pt-32-5e-2"
@@ -40,11 +39,13 @@ class DemoOptions:
         ranks: Processes that train together.
         dtype: None for the one that pays on this machine.
         steps: Optimizer steps, at least 10: the loss is logged at every fifth.
+        backend: None for mpi where the environment has it, and gloo elsewhere.
     """
 
     ranks: int = 2
     dtype: Dtype | None = None
     steps: int = 200
+    backend: Backend | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class DemoResult:
         applied: What was patched.
         tree: The patched tree.
         ranks: Processes that trained together.
-        backend: What they talked through.
+        launcher: What started them, and what they talked through.
         dtype: The dtype of the frozen weights and of autocast.
         dtype_reason: Why this one, as one clause.
         steps: Optimizer steps done.
@@ -79,7 +80,7 @@ class DemoResult:
     applied: Applied
     tree: Path
     ranks: int
-    backend: Backend
+    launcher: Launcher
     dtype: Dtype
     dtype_reason: str
     steps: int
@@ -138,28 +139,29 @@ def run_demo(folder: Path, *, options: DemoOptions, on_event: Callable[[DemoEven
 
     Raises:
         UsageError: `folder` holds something else.
-        EnvironmentLacksError: Python packages or git are missing.
+        EnvironmentLacksError: Python packages, git or an MPI are missing.
         TrainingError: The training failed, or its loss did not fall.
         CommandFailedError: Another part failed.
     """
     _require_packages()
+    launcher = find_launcher(options.backend)
     layout = _Layout(folder.resolve())
     _prepare(layout)
     choice = choose_dtype(options.dtype)
     on_event(Stage("clone and patch the stand-in for upstream"))
     make_upstream(layout.upstream)
-    applied = clone_and_patch(layout.upstream, layout.tree, Options(_BACKEND, choice.dtype))
+    applied = clone_and_patch(layout.upstream, layout.tree, Options(launcher.backend, choice.dtype))
     on_event(Stage("build a tiny model and its data"))
     write_data(make_corpus(SEED), layout.data)
     build_model_apart(layout.model, layout.cache)
     on_event(Stage(f"tune it with {options.ranks} ranks"))
-    train(_training_run(layout, options), on_event)
+    train(_training_run(layout, options, launcher), on_event)
     state = read_state(layout.output / _OUTPUT)
     result = DemoResult(
         applied=applied,
         tree=layout.tree,
         ranks=options.ranks,
-        backend=_BACKEND,
+        launcher=launcher,
         dtype=choice.dtype,
         dtype_reason=choice.reason,
         steps=state.steps,
@@ -244,14 +246,15 @@ def _prepare(layout: _Layout) -> None:
     layout.cache.mkdir()
 
 
-def _training_run(layout: _Layout, options: DemoOptions) -> TrainingRun:
+def _training_run(layout: _Layout, options: DemoOptions, launcher: Launcher) -> TrainingRun:
     settings = {
         "MODEL": str(layout.model),
         "DATA": str(layout.data),
         "OUTPUT": str(layout.output),
         "STEPS": str(options.steps),
     }
-    return TrainingRun(layout.tree / "ptuning" / "train.sh", options.ranks, settings, layout.cache, layout.log)
+    script = layout.tree / "ptuning" / "train.sh"
+    return TrainingRun(script, options.ranks, launcher, settings, layout.cache, layout.log)
 
 
 def _git(folder: Path, *arguments: str) -> None:

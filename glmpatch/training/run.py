@@ -16,11 +16,18 @@ from typing import Any
 
 from glmpatch.errors import GlmpatchError
 from glmpatch.process import CommandFailedError, stream
+from glmpatch.training.launcher import Launcher
 from glmpatch.training.progress import Progress, ProgressParser, is_noise
 
 _TAIL_LINES = 25
-# Where torchrun starts to report that a rank has failed. What the rank itself said stands before.
-_REPORT = "torch/distributed/elastic/"
+# Where torchrun, Intel MPI, MPICH or Open MPI starts to report that a rank has failed. Its own words stand before.
+_REPORTS = (
+    "torch/distributed/elastic/",
+    "BAD TERMINATION OF ONE OF YOUR",
+    "application called MPI_Abort",
+    "MPI_ABORT was invoked",
+    "prterun detected that",
+)
 # Settings of the user's that would lead the libraries out of the folder, or to other ranks.
 _FOREIGN = ("HF_", "TRANSFORMERS_", "TORCHELASTIC_", "XDG_CACHE_HOME", "CUDA_VISIBLE_DEVICES")
 
@@ -36,6 +43,7 @@ class TrainingRun:
     Attributes:
         script: The script. It is run in its own folder, once for each rank.
         ranks: The number of ranks, all on this machine.
+        launcher: What starts them.
         settings: Variables for the script, over those of `training_environment`.
         cache: A folder for everything that the libraries cache.
         log: A file for all that the ranks print.
@@ -43,6 +51,7 @@ class TrainingRun:
 
     script: Path
     ranks: int
+    launcher: Launcher
     settings: Mapping[str, str]
     cache: Path
     log: Path
@@ -71,11 +80,9 @@ def train(run: TrainingRun, on_progress: Callable[[Progress], None]) -> None:
     Raises:
         TrainingError: A rank failed. Its last words and the log are named.
     """
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--no-python", "--standalone", "--local-addr", "127.0.0.1"),
-        *("--log-dir", str(run.cache / "torchrun"), "--nproc-per-node", str(run.ranks), "bash", run.script.name),
-    ]
-    environment = {**training_environment(run.cache, run.ranks), **run.settings}
+    command = run.launcher.command(run.ranks, run.script.name, run.cache)
+    inherited = run.launcher.environment(os.environ)
+    environment = {**training_environment(run.cache, run.ranks, inherited), **run.settings}
     parser, words = ProgressParser(), _LastWords()
     begin = time.monotonic()
     try:
@@ -96,14 +103,14 @@ def train(run: TrainingRun, on_progress: Callable[[Progress], None]) -> None:
         ) from error
 
 
-def training_environment(cache: Path, ranks: int) -> dict[str, str]:
-    """The environment of a rank: offline, with all caches in `cache`, and its share of the cores."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
+def training_environment(cache: Path, ranks: int, base: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """`base` as the environment of a rank: offline, with all caches in `cache`, and its share of the cores."""
+    inherited = {name: value for name, value in base.items() if not name.startswith(_FOREIGN)}
     threads = max(1, len(os.sched_getaffinity(0)) // ranks)
     return {
         **inherited,
-        # Upstream's scripts say python3: let it be this interpreter.
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+        # Upstream's scripts say python3: let it be this interpreter, and not the one beside an MPI in /usr/bin.
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), base.get("PATH", os.defpath)]),
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": str(threads),
         "HF_HOME": str(cache / "huggingface"),
@@ -137,14 +144,14 @@ def read_state(output: Path) -> TrainingState:
 
 
 class _LastWords:
-    """The end of what the ranks said, without progress bars and without torchrun's own report."""
+    """The end of what the ranks said, without progress bars and without the launcher's own report."""
 
     def __init__(self) -> None:
         self._lines: deque[str] = deque(maxlen=_TAIL_LINES)
         self._over = False
 
     def feed(self, line: str) -> None:
-        self._over = self._over or _REPORT in line.partition("]")[0]
+        self._over = self._over or any(report in line for report in _REPORTS)
         if not self._over and not is_noise(line):
             self._lines.append(line)
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from glmpatch.cli import run
+from glmpatch.commands import apply
 from glmpatch.patching import series
 from tests.engine_support import SERIES, Swap
 from tests.git_support import make_repo
@@ -68,6 +69,8 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (patches / "upstream.toml").write_text(UPSTREAM_TOML.format(url=repo, commit="main"))
     monkeypatch.setattr(series, "asset_folder", lambda _name: patches)
     monkeypatch.setattr(series, "TRANSFORMS", {"swap": Swap})
+    # An environment with an MPI backend, whatever this one has.
+    monkeypatch.setattr(apply, "find_spec", lambda _name: object())
     return repo
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from glmpatch.commands import apply
 from glmpatch.errors import ExitCode
 from tests.commands.conftest import Run
 from tests.engine_support import CHANGED
@@ -128,11 +129,20 @@ def test_a_conflict(root: Path, glmpatch: Run) -> None:
     assert status(root) == []
 
 
+def test_an_environment_without_an_mpi_backend(root: Path, glmpatch: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apply, "find_spec", lambda _name: None)
+    note = glmpatch("apply", root).out.splitlines()[-2]
+    assert note.startswith("note: the patched code talks through MPI, and this environment has no MPI backend")
+    assert note.endswith("glmpatch build-backend --mpi intel")
+    assert glmpatch("apply", root, "--json").json["lacks_mpi_backend"] is True
+    assert "note:" not in glmpatch("apply", root, "--backend", "gloo").out
+
+
 def test_json(root: Path, glmpatch: Run) -> None:
     result = glmpatch("apply", root, "--json")
     assert (result.code, result.err) == (ExitCode.DONE, "")
     report = result.json
-    assert sorted(report) == ["clean", "commits", "out_of_scope", "patches", "written"]
+    assert sorted(report) == ["clean", "commits", "lacks_mpi_backend", "out_of_scope", "patches", "written"]
     assert report["clean"] is True
     assert report["commits"]["dtype"] == git(root, "rev-parse", "HEAD")
     assert sorted(report["written"]) == CHANGED

@@ -10,6 +10,7 @@ from glmpatch.cli import run
 from glmpatch.patching.apply import Applied
 from glmpatch.patching.plan import Plan
 from glmpatch.training.demo import DemoEvent, DemoOptions, DemoResult, Stage
+from glmpatch.training.launcher import Torchrun
 from glmpatch.training.progress import Progress
 from glmpatch.training.run import TrainingError
 
@@ -26,7 +27,7 @@ def run_demo(folder: Path, *, options: DemoOptions, on_event: Callable[[DemoEven
         applied=Applied(Plan((), {})),
         tree=folder / "tree",
         ranks=options.ranks,
-        backend="gloo",
+        launcher=Torchrun(),
         dtype="fp32",
         dtype_reason="this CPU has neither AMX nor AVX512-BF16",
         steps=options.steps,
@@ -45,7 +46,7 @@ def _without_training(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_it_tells_what_happened_and_what_to_type(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert run(["demo", str(tmp_path), "--steps", "20", "--ranks", "3"]) == 0
-    assert SEEN[-1] == DemoOptions(ranks=3, dtype=None, steps=20)
+    assert SEEN[-1] == DemoOptions(ranks=3, dtype=None, steps=20, backend=None)
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert lines[:3] == ["* tune it", "  step 4 of 20  loss 7.600", "  step 8 of 20  loss 7.200"]
     assert "loss        8.0000 at first, 4.0000 after 20 steps" in lines

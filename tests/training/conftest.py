@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from glmpatch.training import demo as demo_module
 from glmpatch.training.demo import DemoOptions, DemoResult, build_model_apart, run_demo
+from glmpatch.training.launcher import Mpirun, Torchrun
 from glmpatch.training.progress import Progress
+from tests.mpi_support import backend_folder, installation
 
 
 def skip_without_training() -> None:
@@ -63,13 +66,25 @@ def model(hub: Any, model_folder: Path) -> Any:
 
 
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[DemoResult, list[Progress]]:
+def mpi_launcher() -> Iterator[Mpirun]:
+    """Starts ranks that talk through Intel MPI. Their backend is on PYTHONPATH; this environment has none installed."""
+    skip_without_training()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(backend_folder("intel")))
+        yield Mpirun(installation("intel"))
+
+
+@pytest.fixture(scope="session", params=["gloo", "mpi"])
+def demo(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[DemoResult, list[Progress]]:
     """A short demo, and what it told while it went."""
     skip_without_training()
+    launcher = Torchrun() if request.param == "gloo" else request.getfixturevalue("mpi_launcher")
     told: list[Progress] = []
-    result = run_demo(
-        tmp_path_factory.mktemp("demo") / "folder",
-        options=DemoOptions(steps=40),
-        on_event=lambda event: told.append(event) if isinstance(event, Progress) else None,
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo_module, "find_launcher", lambda _: launcher)
+        result = run_demo(
+            tmp_path_factory.mktemp("demo") / "folder",
+            options=DemoOptions(steps=40),
+            on_event=lambda event: told.append(event) if isinstance(event, Progress) else None,
+        )
     return result, told

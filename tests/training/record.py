@@ -15,6 +15,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path.cwd()))
 
+import torch.distributed as dist
 import trainer  # type: ignore[import-not-found] # upstream's own
 from transformers import TrainerCallback
 
@@ -35,7 +36,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc] # transformers has no typ
 
     def write(self, line: dict[str, Any]) -> None:
         """Append a line."""
-        with Path(f"{os.environ['RECORD']}.{os.environ['RANK']}").open("a", encoding="utf-8") as file:
+        with Path(f"{os.environ['RECORD']}.{dist.get_rank()}").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
 

@@ -121,7 +121,12 @@ def test_the_other_scripts_of_the_stand_in_run_too(
     settings = {name: str(root / name.lower()) for name in ("MODEL", "DATA", "OUTPUT")}
     steps = {"STEPS": "40" if script == "evaluate.sh" else "5"}
     run = TrainingRun(
-        result.tree / "ptuning" / script, 2, {**settings, **steps}, root / "cache", root / f"{script}.log"
+        result.tree / "ptuning" / script,
+        2,
+        result.launcher,
+        {**settings, **steps},
+        root / "cache",
+        root / f"{script}.log",
     )
     train(run, ignore)
     assert (root / "output" / output).exists()

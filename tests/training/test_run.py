@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from glmpatch.errors import ExitCode
+from glmpatch.training.launcher import Torchrun
 from glmpatch.training.progress import Progress
 from glmpatch.training.run import TrainingError, TrainingRun, read_state, train, training_environment
 
@@ -19,7 +20,9 @@ def make_run(folder: Path, script: str) -> TrainingRun:
     pytest.importorskip("torch")
     (folder / "work").mkdir()
     (folder / "work" / "train.sh").write_text(script)
-    return TrainingRun(folder / "work" / "train.sh", 2, {"OUT": str(folder)}, folder / "cache", folder / "train.log")
+    return TrainingRun(
+        folder / "work" / "train.sh", 2, Torchrun(), {"OUT": str(folder)}, folder / "cache", folder / "train.log"
+    )
 
 
 def alive(pid: int) -> bool:

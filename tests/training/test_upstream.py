@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from glmpatch.patching.model import Dtype, Options
+from glmpatch.patching.model import Backend, Dtype, Options
 from glmpatch.training.corpus import make_corpus, write_data
 from glmpatch.training.demo import SEED, clone_and_patch
+from glmpatch.training.launcher import Launcher, Torchrun
 from glmpatch.training.run import TrainingRun, train
 
 UPSTREAM = os.environ.get("GLMPATCH_UPSTREAM")
@@ -26,7 +27,7 @@ pytestmark = [
     pytest.mark.skipif(UPSTREAM is None, reason="GLMPATCH_UPSTREAM names no clone of the official repository"),
 ]
 
-DTYPES: tuple[Dtype, ...] = ("bf16", "fp32")
+RUNS: tuple[tuple[Backend, Dtype], ...] = (("gloo", "bf16"), ("gloo", "fp32"), ("mpi", "bf16"))
 OUTPUT = "output/adgen-chatglm-6b-pt-128-2e-2"
 # The scripts are run as they are patched, but for these: thousands of steps take days.
 SHORTER = {
@@ -43,6 +44,7 @@ class Tree:
 
     root: Path
     cache: Path
+    launcher: Launcher
 
     @property
     def ptuning(self) -> Path:
@@ -58,7 +60,7 @@ class Tree:
         edited.write_text(text, "utf-8")
         log = self.cache / f"{name}.log"
         record = {"RECORD": str(self.cache / name)}
-        train(TrainingRun(edited, 2, {**record, **(settings or {})}, self.cache, log), lambda _: None)
+        train(TrainingRun(edited, 2, self.launcher, {**record, **(settings or {})}, self.cache, log), lambda _: None)
         return log
 
     def records(self, name: str) -> list[list[dict[str, object]]]:
@@ -67,12 +69,14 @@ class Tree:
         return [[json.loads(line) for line in file.read_text("utf-8").splitlines()] for file in files]
 
 
-@pytest.fixture(scope="module", params=DTYPES)
+@pytest.fixture(scope="module", params=RUNS, ids="-".join)
 def tree(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Tree:
     """The patched tree behind a training of four steps, recorded as `first`."""
+    backend, dtype = request.param
+    launcher = request.getfixturevalue("mpi_launcher") if backend == "mpi" else Torchrun()
     folder = tmp_path_factory.mktemp("upstream")
-    clone_and_patch(Path(str(UPSTREAM)), folder / "tree", Options(backend="gloo", dtype=request.param))
-    tree = Tree(folder / "tree", folder / "cache")
+    clone_and_patch(Path(str(UPSTREAM)), folder / "tree", Options(backend, dtype))
+    tree = Tree(folder / "tree", folder / "cache", launcher)
     tree.cache.mkdir()
     shutil.copytree(model_folder, tree.ptuning / "THUDM" / "chatglm-6b")
     write_data(make_corpus(SEED), tree.ptuning / "AdvertiseGen")
