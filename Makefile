@@ -2,18 +2,29 @@
 
 TORCH ?= torch==2.13.0
 DEMO ?= glmpatch-demo
+# What the demo's ranks talk through: intel, openmpi or mpich.
+MPI ?= intel
 
 BIN := .venv/bin
 STAMP := .venv/installed-$(shell printf '%s' '$(TORCH)' | cksum | cut -d' ' -f1)
+WITH_MPIS = GLMPATCH_MPI_ROOTS='$(CURDIR)/.venv/mpi'
 SHELL_SCRIPTS = .ci/run $(wildcard templates/demo/upstream/ptuning/*.sh)
 
-.PHONY: demo test lint bench clean
+# The tests use all three, each in a folder of its own: all have a bin/mpirun.
+MPIS = .venv/mpi/intel .venv/mpi/openmpi .venv/mpi/mpich
+
+.PHONY: demo test conformance lint bench clean
 
 demo: $(STAMP)
+	$(BIN)/glmpatch build-backend --mpi $(MPI)
 	$(BIN)/glmpatch demo $(DEMO)
 
-test: $(STAMP)
-	$(BIN)/pytest --cov --cov-report=term
+test: $(MPIS)
+	$(WITH_MPIS) $(BIN)/pytest -m 'not conformance' --cov --cov-report=term
+
+# All of torch's own distributed tests, with every MPI and two to four ranks: a quarter of an hour.
+conformance: $(MPIS)
+	$(WITH_MPIS) $(BIN)/pytest -m conformance tests/conformance
 
 lint: $(STAMP)
 	$(BIN)/ruff check
@@ -21,9 +32,10 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/shellcheck --shell=bash $(SHELL_SCRIPTS)
+	$(BIN)/clang-format --dry-run --Werror $(wildcard build/mpi_backend/*.?pp)
 
-bench: $(STAMP)
-	$(BIN)/python -m tests.bench
+bench: $(MPIS)
+	$(WITH_MPIS) $(BIN)/python -m tests.bench
 
 clean:
 	rm -rf .venv .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist glmpatch-demo
@@ -43,4 +55,11 @@ $(STAMP): pyproject.toml
 	$(BIN)/pip install --quiet --upgrade 'pip>=24'
 	$(BIN)/pip install --quiet $(TORCH)
 	$(BIN)/pip install --quiet --editable '.[train,dev]'
+	@touch $@
+
+PACKAGES_OF = $(BIN)/python -c 'import sys; from glmpatch.building.packages import mpi_packages; print(*mpi_packages(sys.argv[1]))'
+
+.venv/mpi/%: $(STAMP) build/mpi.toml
+	rm -rf $@
+	$(BIN)/pip install --quiet --no-warn-script-location --ignore-installed --prefix $@ $$($(PACKAGES_OF) $*)
 	@touch $@

@@ -1,4 +1,4 @@
-"""Run the benchmarks and print a table. Whole processes, in turn with their peer, so that a slow moment hits both."""
+"""The patching commands: whole processes, in turn with their peer, so that a slow moment hits both."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
+from rich.console import Console
 from rich.table import Table
 
 from glmpatch.assets import asset_folder
-from glmpatch.console import make_console
 
 RUNS = 11
 GLMPATCH = [str(Path(sys.executable).with_name("glmpatch"))]
@@ -72,8 +72,8 @@ def compare(ours: Callable[[], float], peer: Callable[[], float]) -> tuple[float
     )
 
 
-def main() -> None:
-    """Print the table."""
+def report(console: Console) -> None:
+    """Measure, and print the table. Exits with 1 if `apply` changes anything when it runs again."""
     table = Table("what", "peer", "seconds", "peer's", "ratio", title=f"medians of {RUNS} runs", box=None)
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
@@ -116,13 +116,8 @@ def main() -> None:
         state = git(tree, "rev-parse", "HEAD"), git(tree, "status", "--porcelain")
         apply_again()
         same = state == (git(tree, "rev-parse", "HEAD"), git(tree, "status", "--porcelain"))
-    console = make_console()
     console.print(f"upstream: {source}")
     console.print(table)
     console.print(f"apply again leaves HEAD and the working tree as they are: {'yes' if same else 'NO'}")
     if not same:
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()
