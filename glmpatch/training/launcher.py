@@ -73,8 +73,17 @@ class Mpirun:
     def to_type(self, ranks: int, script: str) -> str:
         """The same, for a person to type, with the variables that the MPI needs and this shell has not."""
         needed = self.mpi.environment(os.environ)
-        missing = [f"{name}={value}" for name, value in needed.items() if os.environ.get(name) != value]
-        return shlex.join([*(["env", *missing] if missing else []), *self.mpi.launch(ranks, ["bash", script])])
+        missing = [_assignment(name, value) for name, value in needed.items() if os.environ.get(name) != value]
+        command = shlex.join(self.mpi.launch(ranks, ["bash", script]))
+        return " ".join([*(["env", *missing] if missing else []), command])
+
+
+def _assignment(name: str, value: str) -> str:
+    """For a shell; what the variable has already is not spelled out."""
+    old = os.environ.get(name)
+    if old and value.endswith(f"{os.pathsep}{old}"):
+        return f'{name}={shlex.quote(value.removesuffix(old))}"${name}"'
+    return f"{name}={shlex.quote(value)}"
 
 
 Launcher: TypeAlias = Torchrun | Mpirun
