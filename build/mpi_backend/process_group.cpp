@@ -435,9 +435,9 @@ ProcessGroupMPI::Work ProcessGroupMPI::allgather_into_tensor_coalesced(Tensors& 
 ProcessGroupMPI::Work ProcessGroupMPI::gather_all(Call& call, const std::vector<Gathered>& all, const Tensors& inputs,
                                                   const Tensors& outputs) {
   call.agree_on(inputs);
-  return call.start(inputs, outputs, [all, rank = rank_](MPI_Comm comm) {
+  return call.start(inputs, outputs, [all](MPI_Comm comm) {
     for (const auto& [input, blocks] : all) {
-      all_gather(comm, rank, input, blocks);
+      all_gather(comm, input, blocks);
     }
   });
 }
@@ -528,9 +528,12 @@ ProcessGroupMPI::Work ProcessGroupMPI::alltoall(Tensors& outputs, Tensors& input
     }
   }
   call.agree_on(inputs[0].scalar_type());
-  return call.start(inputs, outputs,
-                    [rank = rank_, from = parts_of(call.inputs(inputs)),
-                     to = parts_of(call.outputs(outputs))](MPI_Comm comm) { exchange(comm, rank, from, to); });
+  return call.start(
+      inputs, outputs,
+      [rank = rank_, from = parts_of(call.inputs(inputs)), to = parts_of(call.outputs(outputs))](MPI_Comm comm) {
+        expect_fitting(comm, from, to);
+        exchange(comm, rank, from, to);
+      });
 }
 
 ProcessGroupMPI::Work ProcessGroupMPI::alltoall_base(at::Tensor& output, at::Tensor& input,
@@ -544,7 +547,10 @@ ProcessGroupMPI::Work ProcessGroupMPI::alltoall_base(at::Tensor& output, at::Ten
   call.agree_on(input.scalar_type());
   const auto from = parts_of(input, call.input(input), input_splits, size_);
   const auto to = parts_of(output, call.output(output), output_splits, size_);
-  return call.start({input}, {output}, [=, rank = rank_](MPI_Comm comm) { exchange(comm, rank, from, to); });
+  return call.start({input}, {output}, [=, rank = rank_](MPI_Comm comm) {
+    expect_fitting(comm, from, to);
+    exchange(comm, rank, from, to);
+  });
 }
 
 ProcessGroupMPI::Work ProcessGroupMPI::barrier(const c10d::BarrierOptions& opts) {
