@@ -5,7 +5,6 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
-#include <climits>
 #include <cstring>
 
 namespace glmpatch {
@@ -195,29 +194,6 @@ void exchange(MPI_Comm comm, int rank, const std::vector<Part>& sends, const std
       return;
     }
     check(MPI_Waitall(static_cast<int>(requests.size()), requests.data(), MPI_STATUSES_IGNORE), "MPI_Waitall");
-  }
-}
-
-MessageType::MessageType(std::int64_t bytes) {
-  if (bytes <= INT_MAX) {
-    count = static_cast<int>(bytes);
-    return;
-  }
-  constexpr int kBlock = 1 << 20;
-  MPI_Datatype block = MPI_DATATYPE_NULL;
-  check(MPI_Type_contiguous(kBlock, MPI_BYTE, &block), "MPI_Type_contiguous");
-  int lengths[] = {static_cast<int>(bytes / kBlock), static_cast<int>(bytes % kBlock)};
-  MPI_Aint offsets[] = {0, static_cast<MPI_Aint>(bytes / kBlock * kBlock)};
-  MPI_Datatype types[] = {block, MPI_BYTE};
-  check(MPI_Type_create_struct(2, lengths, offsets, types, &type), "MPI_Type_create_struct");
-  check(MPI_Type_commit(&type), "MPI_Type_commit");
-  MPI_Type_free(&block);
-  count = 1;
-}
-
-MessageType::~MessageType() {
-  if (type != MPI_BYTE) {
-    MPI_Type_free(&type); // MPI keeps it for the messages under way
   }
 }
 

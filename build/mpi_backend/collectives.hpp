@@ -57,16 +57,4 @@ void exchange(MPI_Comm comm, int rank, const std::vector<Part>& sends, const std
 // The messages of users have tags below it. It is the largest that every MPI has.
 constexpr int kCollectiveTag = 32767;
 
-// One message of any size: counts are ints, so a large one gets a type of its own.
-class MessageType {
- public:
-  explicit MessageType(std::int64_t bytes);
-  ~MessageType();
-  MessageType(const MessageType&) = delete;
-  MessageType& operator=(const MessageType&) = delete;
-
-  MPI_Datatype type = MPI_BYTE;
-  int count = 0;
-};
-
 } // namespace glmpatch

@@ -13,6 +13,7 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <cstdint>
 #include <deque>
 #include <exception>
 #include <functional>
@@ -36,7 +37,16 @@ struct Communicator {
   int rank = 0;
   int size = 1;
   std::vector<int> world_ranks; // of MPI_COMM_WORLD, in the order of this group
-  std::string failure;          // not empty once a collective failed: the ranks no longer agree on what comes next
+
+  // Only the driving thread touches these.
+  std::string failure; // not empty once a collective failed: the ranks no longer agree on what comes next
+  struct Waiting {
+    std::uint64_t ticket;
+    int source;
+    int tag;
+  };
+  std::deque<Waiting> line; // the receives that have no message yet, in the order of the program
+  std::uint64_t tickets = 0;
 };
 
 // One collective or message on its way. Only the driving thread touches it before `done`.

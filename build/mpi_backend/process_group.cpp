@@ -2,6 +2,7 @@
 
 #include "arrival.hpp"
 #include "collectives.hpp"
+#include "messages.hpp"
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
@@ -586,30 +587,22 @@ ProcessGroupMPI::Work ProcessGroupMPI::message(const char* title, c10d::OpType t
   operation->group = communicator_;
   operation->timeout = timeout_;
   operation->collective = false;
-  operation->bulky = static_cast<std::int64_t>(tensor.nbytes()) > kBulky;
-  operation->poll = [=, source = &work->source, comm = communicator_, request = MPI_REQUEST_NULL,
-                     started = false]() mutable {
-    const auto bytes = static_cast<std::int64_t>(tensor.nbytes());
-    const char* call_name = sends ? "MPI_Isend" : "MPI_Irecv";
-    if (!started) {
-      started = true;
-      const MessageType as(bytes);
-      check(sends ? MPI_Isend(tensor.data_ptr(), as.count, as.type, peer, tag, comm->handle, &request)
-                  : MPI_Irecv(tensor.data_ptr(), as.count, as.type, peer, tag, comm->handle, &request),
-            call_name);
-    }
-    int complete = 0;
-    MPI_Status status;
-    check(MPI_Test(&request, &complete, &status), call_name);
-    if (complete && !sends) {
-      MPI_Count length = 0;
-      MPI_Get_elements_x(&status, MPI_BYTE, &length);
-      *source = status.MPI_SOURCE;
-      TORCH_CHECK(length == bytes, title, ": rank ", *source, " sent ", length, " bytes where ", bytes,
-                  " were expected");
-    }
-    return complete != 0;
-  };
+  const auto block = block_of(tensor);
+  const bool bulky = block.bytes > kBulky;
+  if (sends) {
+    operation->bulky = bulky;
+    operation->poll = [kept = tensor, sending = Sending(communicator_, block, peer, tag)]() mutable {
+      return sending.poll();
+    };
+  } else {
+    operation->poll = [=, kept = tensor, own = operation.get(), source = &work->source,
+                       receiving = Receiving(communicator_, block, peer, tag)]() mutable {
+      const bool complete = receiving.poll();
+      own->bulky = bulky && receiving.found();
+      *source = receiving.source();
+      return complete;
+    };
+  }
   return launch(operation, work, /*async=*/true);
 }
 
