@@ -1,0 +1,49 @@
+"""How jobs end: as failed and soon where a rank fails, and else without a word."""
+
+from __future__ import annotations
+
+import time
+from itertools import cycle
+
+import pytest
+
+from glmpatch.mpi.flavour import FlavourId
+from tests.mpi_backend.jobs.endings import ENDINGS
+from tests.mpi_backend.jobs.faults import FAULTS
+from tests.mpi_support import ALL_FLAVOURS, run_ranks
+
+SOON = 30.0  # seconds
+# What the user learns. Of the others, that the job failed, and whatever the launcher says.
+TOLD = {
+    "raise, others in all_reduce": ["ValueError: the fault"],
+    "raise with work under way": ["ValueError: the fault"],
+    "timeout of all_reduce": ["mpi:all_reduce: Timed out after 1000 ms", "ranks 0, 1"],
+    "timeout of recv": ["mpi:recv: Timed out after 1000 ms", "ranks 0, 1"],
+    "timeout of new_group": ["group of ranks 0, 1: Timed out after 1000 ms", "not here: rank 1"],
+    "timeout of a group": ["mpi:all_reduce: Timed out after 1000 ms"],
+    "timeout that is caught": ["again: mpi:all_reduce: this group can't go on", "ended as failed"],
+    "late for a timeout": ["mpi:all_reduce: Timed out after 1000 ms"],
+}
+CORE = ("raise, others in all_reduce", "killed", "timeout of all_reduce")
+# Each with one MPI, in turn; those that matter most with all.
+FAULTS_BY_FLAVOUR = [
+    (flavour, fault)
+    for fault, turn in zip(FAULTS, cycle(ALL_FLAVOURS))
+    for flavour in (ALL_FLAVOURS if fault in CORE else [turn])
+]
+
+
+@pytest.mark.parametrize(("flavour", "fault"), FAULTS_BY_FLAVOUR)
+def test_fault_ends_the_job(flavour: FlavourId, fault: str) -> None:
+    start = time.monotonic()
+    finished = run_ranks(flavour, 2, "-m", "tests.mpi_backend.jobs.faults", fault, timeout=SOON)
+    assert finished.code != 0, finished.output
+    assert time.monotonic() - start < SOON
+    for part in TOLD.get(fault, []):
+        assert part in finished.output, finished.output
+
+
+@pytest.mark.parametrize(("ending", "flavour"), list(zip(ENDINGS, cycle(ALL_FLAVOURS))))
+def test_ending_says_nothing(ending: str, flavour: FlavourId) -> None:
+    finished = run_ranks(flavour, 2, "-m", "tests.mpi_backend.jobs.endings", ending, timeout=60)
+    assert (finished.code, finished.output) == (0, "")
