@@ -22,7 +22,7 @@ TOLD = {
     "timeout of new_group": ["group of ranks 0, 1: Timed out after 1000 ms", "not here: rank 1"],
     "timeout of a group": ["mpi:all_reduce: Timed out after 1000 ms"],
     "timeout that is caught": ["again: mpi:all_reduce: this group can't go on", "ended as failed"],
-    "late for a timeout": ["mpi:all_reduce: Timed out after 1000 ms"],
+    "late for a timeout": ["mpi:all_reduce: Timed out after 1000 ms: rank 1 ", "within MPI"],
 }
 CORE = ("raise, others in all_reduce", "killed", "timeout of all_reduce")
 # Each with one MPI, in turn; those that matter most with all.

@@ -55,6 +55,21 @@ def message_sent_and_destroyed() -> None:
     dist.destroy_process_group()
 
 
+def messages_never_waited_for() -> None:
+    """Large ones still come over, though nobody looks after them."""
+    rank, size = dist.get_rank(), 2_000_000
+    for _ in range(3):
+        if rank == 0:
+            dist.isend(torch.ones(size), 1)
+        elif rank == 1:
+            dist.irecv(torch.zeros(size), 0)
+
+
+def message_that_never_comes() -> None:
+    dist.irecv(torch.zeros(3), 1 - dist.get_rank())
+    all_reduce()
+
+
 def work_under_way_in_a_thread() -> None:
     """A daemon thread is within a collective when the interpreter ends."""
 
@@ -116,6 +131,8 @@ ENDINGS: dict[str, Callable[[], None]] = {
     "twice": twice,
     "work never waited for": work_never_waited_for,
     "message sent and destroyed": message_sent_and_destroyed,
+    "messages never waited for": messages_never_waited_for,
+    "message that never comes": message_that_never_comes,
     "work under way in a thread": work_under_way_in_a_thread,
     "exit by number": exit_by_number,
     "callback at the end": callback_at_the_end,

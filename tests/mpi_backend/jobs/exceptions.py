@@ -19,7 +19,6 @@ Call = Callable[[dist.ProcessGroup], object]
 FINE = "no exception"
 # What gloo raises, what the mpi backend raises, and why it is right to differ.
 DIFFERENT = {
-    "all_reduce of a sparse tensor": (FINE, "RuntimeError", "gloo has an algorithm of its own for them"),
     "all_reduce of two tensors": (FINE, "RuntimeError", "one tensor a process, as the other collectives have it"),
     "all_reduce of uint16": ("RuntimeError", FINE, "gloo has no such type"),
     "all_reduce PREMUL_SUM": ("RuntimeError", FINE, "gloo has no such operation"),
@@ -50,6 +49,7 @@ def reductions() -> Mapping[str, Call]:
         "all_reduce with gaps": all_reduce(with_gaps()),
         "all_reduce of a transposed tensor": all_reduce(ones(4, 3).t()),
         "all_reduce of a sparse tensor": all_reduce(sparse()),
+        "all_reduce MAX of a sparse tensor": all_reduce(sparse(), op.MAX),
         "all_reduce of a meta tensor": all_reduce(torch.empty(3, device="meta")),
         "all_reduce of nothing": all_reduce(ones(0)),
         "all_reduce of an empty list": lambda group: group.allreduce([]).wait(),

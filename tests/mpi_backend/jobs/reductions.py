@@ -163,6 +163,22 @@ def check_public(cases: Cases) -> None:
         cases.same(f"reduce_scatter_tensor {name}", mine, expected)
 
 
+def check_sparse(cases: Cases) -> None:
+    """Sums of tensors with as many elements as each rank likes, some in the same places, some none at all."""
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+
+    def held(other: int) -> torch.Tensor:
+        columns = torch.arange(3 * other)
+        places = torch.stack([torch.full_like(columns, 1), columns % 4])  # more than one in a place
+        return torch.sparse_coo_tensor(places, columns + 1.0, (2, 5), check_invariants=True)
+
+    mine = held(rank)
+    dist.all_reduce(mine)
+    expected = reduce(torch.add, [held(other).to_dense() for other in range(ranks)])
+    cases.same("all_reduce of sparse tensors", mine.to_dense(), expected)
+    cases.same("all_reduce of sparse tensors, elements", mine.coalesce().values(), expected[1, :4])
+
+
 def check_refusals(cases: Cases) -> None:
     """What makes no sense raises on every rank, names op and dtype, and leaves the group usable."""
     group, ranks = default_group(), dist.get_world_size()
@@ -194,6 +210,7 @@ def main() -> None:
     with job("reductions") as cases:
         check_values(cases)
         check_public(cases)
+        check_sparse(cases)
         check_refusals(cases)
 
 
