@@ -22,7 +22,8 @@ constexpr auto kSpin = std::chrono::microseconds(50);
 constexpr auto kYield = std::chrono::milliseconds(1);
 constexpr auto kShortestSleep = std::chrono::microseconds(50);
 constexpr auto kLongestSleep = std::chrono::microseconds(2000);
-constexpr unsigned kAbortGrace = 10; // seconds
+constexpr auto kLeastBlocking = std::chrono::seconds(10); // however short the timeout of the group
+constexpr unsigned kAbortGrace = 10;                      // seconds
 
 std::atomic<bool> process_was_forked{false};
 
@@ -84,6 +85,7 @@ Engine::Engine() {
     on_exit(at_exit, nullptr);
   }
   worker_ = std::thread(&Engine::run_worker, this);
+  std::thread(&Engine::watch, this).detach();
   instance_ = this;
 }
 
@@ -99,7 +101,7 @@ void Engine::submit(const std::shared_ptr<Operation>& operation, bool wake) {
 
 bool Engine::wait(Operation& operation, Clock::time_point deadline) {
   ensure_not_forked();
-  const auto over = [&] { return operation.done || Clock::now() >= deadline; };
+  const auto over = [&] { return operation.done || Clock::now() >= deadline || is_orphan(); };
   std::unique_lock<std::mutex> lock(mutex_);
   while (!over()) {
     if (driver_ == std::thread::id() && !operation.handed_over) {
@@ -116,12 +118,22 @@ bool Engine::wait(Operation& operation, Clock::time_point deadline) {
       done_cv_.wait_until(lock, deadline);
     }
   }
+  done_cv_.wait(lock, [this] { return !is_orphan(); }); // for ever, if it is one: there is no Python to return to
   return operation.done;
+}
+
+// Whether this is a daemon thread of Python's, and the interpreter is ending.
+bool Engine::is_orphan() const {
+  return ending_ && std::this_thread::get_id() != ender_;
+}
+
+bool Engine::idle() const {
+  const auto can_be_dropped = [this](const auto& message) { return quit_ && message->expendable; };
+  return incoming_.empty() && collectives_.empty() && std::all_of(messages_.begin(), messages_.end(), can_be_dropped);
 }
 
 void Engine::run_worker() {
   std::unique_lock<std::mutex> lock(mutex_);
-  const auto idle = [&] { return incoming_.empty() && collectives_.empty() && messages_.empty(); };
   while (true) {
     work_cv_.wait(lock, [&] { return driver_ == std::thread::id() && (quit_ || !idle()); });
     if (idle()) {
@@ -161,14 +173,14 @@ bool Engine::step() {
   }
   std::vector<std::shared_ptr<Operation>> finished;
   for (auto message = messages_.begin(); message != messages_.end();) {
-    if (advance(**message)) {
+    if (advance(*message)) {
       finished.push_back(*message);
       message = messages_.erase(message);
     } else {
       ++message;
     }
   }
-  if (!collectives_.empty() && advance(*collectives_.front())) {
+  if (!collectives_.empty() && advance(collectives_.front())) {
     finished.push_back(collectives_.front());
     collectives_.pop_front();
   }
@@ -178,7 +190,8 @@ bool Engine::step() {
   return !finished.empty();
 }
 
-bool Engine::advance(Operation& operation) {
+bool Engine::advance(const std::shared_ptr<Operation>& shared) {
+  auto& operation = *shared;
   auto& group = *operation.group;
   try {
     TORCH_CHECK_WITH(DistBackendError, group.failure.empty(), operation.title,
@@ -189,7 +202,7 @@ bool Engine::advance(Operation& operation) {
     }
     if (operation.poll()) {
       if (operation.run) {
-        operation.run();
+        run_blocking(shared);
       }
       return true;
     }
@@ -212,6 +225,38 @@ bool Engine::advance(Operation& operation) {
       }
     }
     return true;
+  }
+}
+
+void Engine::run_blocking(const std::shared_ptr<Operation>& operation) {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    blocking_ = operation;
+    blocking_until_ = Clock::now() + std::max<Clock::duration>(operation->timeout, kLeastBlocking);
+  }
+  const auto over = [this](void*) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    blocking_ = nullptr;
+  };
+  const std::unique_ptr<void, decltype(over)> guard(this, over);
+  operation->run();
+}
+
+// A blocking call of MPI can't be ended, only the process can. All ranks had arrived; but one may have given up just
+// before the last did, or have been stopped since.
+void Engine::watch() {
+  constexpr auto kInterval = std::chrono::milliseconds(500);
+  while (true) {
+    std::this_thread::sleep_for(kInterval);
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (blocking_ && Clock::now() >= blocking_until_) {
+      const auto& group = *blocking_->group;
+      std::fprintf(stderr,
+                   "glmpatch-mpi: %s: Timed out after %lld ms: rank %d of the group of ranks %s is stuck within MPI\n",
+                   blocking_->title.c_str(), static_cast<long long>(blocking_->timeout.count()), group.rank,
+                   c10::str(c10::Join(", ", group.world_ranks)).c_str());
+      end_job(EXIT_FAILURE);
+    }
   }
 }
 
@@ -330,6 +375,12 @@ void Engine::stop() {
     return;
   }
   engine->completions_.stop();
+  {
+    const std::lock_guard<std::mutex> lock(engine->mutex_);
+    engine->ender_ = std::this_thread::get_id();
+    engine->ending_ = true;
+    engine->done_cv_.notify_all();
+  }
   if (!engine->owner_) { // whoever initialised MPI may finalise it as soon as this returns
     engine->drain();
   }
@@ -347,20 +398,37 @@ void Engine::drain() {
   }
 }
 
-// Waits, asleep, for the other ranks to come to their end: MPI_Finalize would spin on a core that a busy rank could
-// use.
+// Waits, asleep, until all ranks are at their end, which MPI_Finalize would do spinning, on a core that a busy rank
+// could use. Until then, what others still send is received.
+void Engine::meet_at_the_end() {
+  MPI_Request request = MPI_REQUEST_NULL;
+  int complete = 0;
+  auto last_progress = Clock::now();
+  MPI_Ibarrier(control_->handle, &request);
+  while (!complete || !idle()) {
+    if (step()) {
+      last_progress = Clock::now();
+    } else {
+      pause(last_progress);
+    }
+    MPI_Test(&request, &complete, MPI_STATUS_IGNORE);
+  }
+}
+
 void Engine::finalise() {
   drain();
   if (!failed_) {
-    MPI_Request request = MPI_REQUEST_NULL;
-    int complete = 0;
-    const auto start = Clock::now();
-    MPI_Ibarrier(control_->handle, &request);
-    while (MPI_Test(&request, &complete, MPI_STATUS_IGNORE) == MPI_SUCCESS && !complete) {
-      pause(start);
-    }
+    std::thread(&Engine::meet_at_the_end, this).join(); // not this thread, which may still tell users
     MPI_Finalize();
   }
+}
+
+// The worker may be stuck within MPI. If so, the alarm ends this process, and the launcher then ends the others.
+void Engine::end_job(int status) {
+  signal(SIGALRM, SIG_DFL);
+  alarm(kAbortGrace);
+  MPI_Abort(MPI_COMM_WORLD, status);
+  std::abort();
 }
 
 // glibc's on_exit tells the status, which atexit does not: a rank that fails must not wait in MPI_Finalize for ranks
@@ -379,10 +447,7 @@ void Engine::at_exit(int status, void*) {
     }
     std::fprintf(stderr, "glmpatch-mpi: a collective failed in this process, so the job is ended as failed\n");
   }
-  // The worker may be stuck within MPI. If so, end by the alarm: the launcher then ends the other ranks.
-  signal(SIGALRM, SIG_DFL);
-  alarm(kAbortGrace);
-  MPI_Abort(MPI_COMM_WORLD, status ? status : 1);
+  end_job(status ? status : EXIT_FAILURE);
 }
 
 } // namespace glmpatch

@@ -55,6 +55,7 @@ struct Operation {
   std::shared_ptr<Communicator> group;
   milliseconds timeout{0};
   bool collective = true;     // collectives run one by one, in the order of the program; messages at any time
+  bool expendable = false;    // a receive that no message has come for: at the end nobody asks for it any more
   bool bulky = false;         // a message that MPI moves piece by piece, whenever it is polled: no sleep between polls
   std::function<bool()> poll; // starts it at the first call; true once the other ranks are there
   std::function<void()> run;  // the blocking phase; may be empty
@@ -97,12 +98,18 @@ class Engine {
   void run_worker();
   void drive(const std::function<bool()>& until);
   bool step();
-  bool advance(Operation& operation);
+  bool advance(const std::shared_ptr<Operation>& operation);
+  void run_blocking(const std::shared_ptr<Operation>& operation);
+  bool idle() const;
+  bool is_orphan() const;
   void finish(const std::shared_ptr<Operation>& operation);
   void conclude(const std::shared_ptr<Operation>& operation, bool told);
   void pause(Clock::time_point idle_since);
   void drain();
+  void meet_at_the_end();
   void finalise();
+  void watch();
+  [[noreturn]] static void end_job(int status);
   static void at_exit(int status, void*);
 
   static std::atomic<Engine*> instance_;
@@ -116,7 +123,12 @@ class Engine {
   std::deque<std::shared_ptr<Operation>> incoming_;
   std::thread::id driver_; // the one thread that may call MPI
   bool quit_ = false;
+  std::shared_ptr<Operation> blocking_; // what the driver is within MPI for, and how long it may be
+  Clock::time_point blocking_until_;
   std::thread worker_;
+
+  std::atomic<bool> ending_{false};
+  std::thread::id ender_; // the thread that ends the interpreter, once that is ending
 
   // The driver's own.
   std::deque<std::shared_ptr<Operation>> collectives_;

@@ -599,6 +599,7 @@ ProcessGroupMPI::Work ProcessGroupMPI::message(const char* title, c10d::OpType t
                        receiving = Receiving(communicator_, block, peer, tag)]() mutable {
       const bool complete = receiving.poll();
       own->bulky = bulky && receiving.found();
+      own->expendable = !receiving.found();
       *source = receiving.source();
       return complete;
     };

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 import sysconfig
 from collections.abc import Iterator, Sequence
+from importlib.machinery import PathFinder
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -51,7 +51,8 @@ def install(what: Sequence[str | Path], *, local: bool = False, hint: str) -> No
 def why_pip_cannot() -> Iterator[Problem]:
     """What keeps pip from installing into this environment."""
     apart = "make a virtual environment (python3 -m venv DIR) and install torch and glmpatch there"
-    if importlib.util.find_spec("pip") is None:
+    # Not importlib.util.find_spec: setuptools listens to that, and takes its distutils back when pip is asked for.
+    if PathFinder.find_spec("pip") is None:
         yield Problem(f"the environment {sys.prefix} has no pip", f"{sys.executable} -m ensurepip")
     purelib, stdlib = Path(sysconfig.get_path("purelib")), Path(sysconfig.get_path("stdlib"))
     if sys.prefix == sys.base_prefix and (stdlib / "EXTERNALLY-MANAGED").exists():

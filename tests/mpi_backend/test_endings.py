@@ -10,7 +10,7 @@ import pytest
 from glmpatch.mpi.flavour import FlavourId
 from tests.mpi_backend.jobs.endings import ENDINGS
 from tests.mpi_backend.jobs.faults import FAULTS
-from tests.mpi_support import ALL_FLAVOURS, run_ranks
+from tests.mpi_support import ALL_FLAVOURS, backend_folder, run_ranks
 
 SOON = 30.0  # seconds
 # What the user learns. Of the others, that the job failed, and whatever the launcher says.
@@ -35,6 +35,7 @@ FAULTS_BY_FLAVOUR = [
 
 @pytest.mark.parametrize(("flavour", "fault"), FAULTS_BY_FLAVOUR)
 def test_fault_ends_the_job(flavour: FlavourId, fault: str) -> None:
+    backend_folder(flavour)  # to build it is not part of it
     start = time.monotonic()
     finished = run_ranks(flavour, 2, "-m", "tests.mpi_backend.jobs.faults", fault, timeout=SOON)
     assert finished.code != 0, finished.output
