@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-# A bar without a name: those of the data preparation have one.
-_BAR = re.compile(r"\s*\d+%\|[^|]*\|\s*(\d+)/(\d+) \[")
+# A bar without a name: those of the data preparation have one. mpirun may glue it to what the same rank has logged.
+_BAR = re.compile(r"(?:^|\})\s*\d+%\|[^|]*\|\s*(\d+)/(\d+) \[")
 _LOSS = re.compile(r"\{'loss': ([^,}]+)")
 _ANY_BAR = re.compile(r"\d+%\|")
 
@@ -44,10 +44,10 @@ class ProgressParser:
             seconds: Since the run was started.
         """
         before = self._step, self._max_steps, self._loss
-        bar, loss = _BAR.match(line), _LOSS.search(line)
+        bar, loss = _BAR.search(line), _LOSS.search(line)
         if bar:
             self._step, self._max_steps = int(bar[1]), int(bar[2])
-        elif loss:
+        if loss:
             self._loss = _number(loss[1])
         if (self._step, self._max_steps, self._loss) == before:
             return None

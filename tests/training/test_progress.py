@@ -36,6 +36,11 @@ def test_a_loss_behind_a_bar_on_one_line_is_seen() -> None:
     assert progress.loss == 3.5843
 
 
+@pytest.mark.parametrize("line", [BAR + LOSS, f"{LOSS}{BAR}", f"{LOSS}{LOSS}{BAR}"])
+def test_what_mpirun_glues_together_is_read_apart(line: str) -> None:
+    assert ProgressParser().feed(line, seconds=0.0) == Progress(25, 200, 3.5843, 0.0)
+
+
 def test_a_loss_that_is_no_number_is_told_as_such() -> None:
     for text in ("nan", "tensor(1.)"):
         progress = ProgressParser().feed(f"{{'loss': {text}, 'epoch': 1}}", seconds=0.0)
