@@ -10,7 +10,7 @@ import pytest
 from glmpatch.mpi.flavour import FlavourId
 from tests.mpi_backend.jobs.endings import ENDINGS
 from tests.mpi_backend.jobs.faults import FAULTS
-from tests.mpi_support import ALL_FLAVOURS, backend_folder, run_ranks
+from tests.mpi_support import ALL_FLAVOURS, Finished, backend_folder, installation, run_ranks
 
 SOON = 30.0  # seconds
 # What the user learns. Of the others, that the job failed, and whatever the launcher says.
@@ -48,3 +48,21 @@ def test_fault_ends_the_job(flavour: FlavourId, fault: str) -> None:
 def test_ending_says_nothing(ending: str, flavour: FlavourId) -> None:
     finished = run_ranks(flavour, 2, "-m", "tests.mpi_backend.jobs.endings", ending, timeout=60)
     assert (finished.code, finished.output) == (0, "")
+
+
+@pytest.mark.parametrize("flavour", ALL_FLAVOURS)
+@pytest.mark.parametrize("arguments", [("multiple",), ("serialized", "destroy")])
+def test_mpi4py_starts_and_ends_mpi(flavour: FlavourId, arguments: tuple[str, ...]) -> None:
+    finished = run_with_mpi4py(flavour, *arguments)
+    assert (finished.code, finished.output) == (0, "")
+
+
+def test_what_mpi4py_started_for_one_thread_is_refused() -> None:
+    finished = run_with_mpi4py("intel", "single")
+    assert finished.code != 0
+    assert "set mpi4py.rc.thread_level" in finished.output
+
+
+def run_with_mpi4py(flavour: FlavourId, *arguments: str) -> Finished:
+    libraries = {"LD_LIBRARY_PATH": str(installation(flavour).root / "lib")}  # where mpi4py looks for MPI
+    return run_ranks(flavour, 2, "-m", "tests.mpi_backend.jobs.mpi4py_first", *arguments, env=libraries)

@@ -32,7 +32,7 @@ def test_behaviour(flavour: FlavourId, ranks: int) -> None:
 
 
 def test_four_ranks() -> None:
-    check_jobs("mpich", 4, "messages", "mismatches", "groups", "moves")
+    check_jobs("mpich", 4, "messages", "mismatches", "groups")
 
 
 @pytest.mark.parametrize("flavour", ALL_FLAVOURS)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -82,6 +83,9 @@ def demo(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     told: list[Progress] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo_module, "find_launcher", lambda _: launcher)
+        if request.param == "mpi":  # the same model takes as long again
+            model = request.getfixturevalue("model_folder")
+            patch.setattr(demo_module, "build_model_apart", lambda folder, _: shutil.copytree(model, folder))
         result = run_demo(
             tmp_path_factory.mktemp("demo") / "folder",
             options=DemoOptions(steps=40),
