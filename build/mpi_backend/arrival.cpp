@@ -1,6 +1,5 @@
 #include "arrival.hpp"
 
-#include <c10/util/Exception.h>
 #include <c10/util/hash.h>
 
 #include <string>
@@ -50,13 +49,13 @@ bool Arrival::poll() {
   }
   int complete = 0;
   check(MPI_Test(&request_, &complete, MPI_STATUS_IGNORE), "MPI_Test");
-  if (complete && greatest_[0] != -greatest_[1]) {
-    explain();
-  }
   return complete != 0;
 }
 
-void Arrival::explain() {
+void Arrival::expect_agreement() const {
+  if (greatest_[0] == -greatest_[1]) {
+    return;
+  }
   constexpr auto kBytes = static_cast<int>(sizeof(Signature));
   std::vector<Signature> all(communicator_->size);
   check(MPI_Allgather(&signature_, kBytes, MPI_BYTE, all.data(), kBytes, MPI_BYTE, communicator_->handle),
@@ -65,7 +64,7 @@ void Arrival::explain() {
   for (int rank = 0; rank < communicator_->size; ++rank) {
     text += c10::str(rank ? "; " : "", "rank ", rank, ": ", describe(all[rank]));
   }
-  TORCH_CHECK(false, "the ranks call different collectives, or the same with other tensors: ", text);
+  throw Misuse("the ranks call different collectives, or the same with other tensors: " + text);
 }
 
 } // namespace glmpatch

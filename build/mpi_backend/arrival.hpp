@@ -26,13 +26,13 @@ class Arrival {
  public:
   Arrival(std::shared_ptr<Communicator> communicator, const Signature& signature);
 
-  // Starts at the first call; true once all ranks are there. Throws c10::Error, the same on every rank, where they
-  // disagree.
+  // Starts at the first call; true once all ranks are there.
   bool poll();
 
- private:
-  [[noreturn]] void explain();
+  // To be called then. Throws Misuse, the same on every rank, where they disagree.
+  void expect_agreement() const;
 
+ private:
   std::shared_ptr<Communicator> communicator_;
   Signature signature_;
   bool started_ = false;

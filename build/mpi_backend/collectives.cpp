@@ -2,7 +2,7 @@
 
 #include "engine.hpp"
 
-#include <c10/util/Exception.h>
+#include <c10/util/StringUtil.h>
 
 #include <algorithm>
 #include <cstring>
@@ -38,16 +38,6 @@ char* scratch(std::int64_t bytes) {
   return buffer->data();
 }
 
-void copy_own(int rank, const std::vector<Part>& sends, const std::vector<Part>& receives) {
-  for (const auto& from : sends) {
-    for (const auto& to : receives) {
-      if (from.peer == rank && to.peer == rank && to.block.bytes > 0) {
-        std::memmove(to.block.data, from.block.data, to.block.bytes);
-      }
-    }
-  }
-}
-
 } // namespace
 
 Reducer::Reducer(Reduction op, c10::ScalarType dtype, int size, double factor)
@@ -67,18 +57,25 @@ int Reducer::count(int bytes) const {
   return bytes / static_cast<int>(c10::elementSize(dtype_));
 }
 
-bool Reducer::scales() const {
-  return op_ == Reduction::PremulSum;
+// The sum of some fp16 numbers may be too large where their mean is not.
+bool Reducer::averages_first() const {
+  return op_ == Reduction::Avg && dtype_ == c10::ScalarType::Half;
+}
+
+bool Reducer::changes_inputs() const {
+  return op_ == Reduction::PremulSum || averages_first();
 }
 
 void Reducer::before(char* data, int bytes) const {
-  if (scales()) {
+  if (op_ == Reduction::PremulSum) {
     multiply(data, count(bytes), dtype_, factor_);
+  } else if (averages_first()) {
+    divide(data, count(bytes), dtype_, size_);
   }
 }
 
 void Reducer::after(char* data, int bytes) const {
-  if (op_ == Reduction::Avg) {
+  if (op_ == Reduction::Avg && !averages_first()) {
     divide(data, count(bytes), dtype_, size_);
   }
 }
@@ -105,7 +102,7 @@ void reduce(MPI_Comm comm, Block block, const Reducer& reducer, int root, bool i
   const auto operation = reducer.operation();
   in_chunks(block.bytes, kChunk, [&](std::int64_t offset, int length) {
     char* data = block.data + offset;
-    if (reducer.scales() && !is_root) { // what the others gave stays as it is
+    if (reducer.changes_inputs() && !is_root) { // what the others gave stays as it is
       data = static_cast<char*>(std::memcpy(scratch(length), data, length));
     }
     reducer.before(data, length);
@@ -148,7 +145,7 @@ void all_gather(MPI_Comm comm, Block input, const std::vector<Block>& outputs) {
   });
 }
 
-void expect_fitting(MPI_Comm comm, const std::vector<Part>& sends, const std::vector<Part>& receives) {
+void expect_fitting(MPI_Comm comm, const std::vector<Block>& sends, const std::vector<Block>& receives) {
   struct Misfit {
     std::int64_t peer = -1;
     std::int64_t sent = 0;
@@ -157,29 +154,34 @@ void expect_fitting(MPI_Comm comm, const std::vector<Part>& sends, const std::ve
   const auto size = sends.size();
   std::vector<std::int64_t> mine(size), theirs(size);
   for (std::size_t peer = 0; peer < size; ++peer) {
-    mine[peer] = sends[peer].block.bytes;
+    mine[peer] = sends[peer].bytes;
   }
   check(MPI_Alltoall(mine.data(), 1, MPI_INT64_T, theirs.data(), 1, MPI_INT64_T, comm), "MPI_Alltoall");
   Misfit found;
   for (std::size_t peer = 0; peer < size; ++peer) {
-    if (theirs[peer] != receives[peer].block.bytes) {
-      found = {static_cast<std::int64_t>(peer), theirs[peer], receives[peer].block.bytes};
+    if (theirs[peer] != receives[peer].bytes) {
+      found = {static_cast<std::int64_t>(peer), theirs[peer], receives[peer].bytes};
     }
   }
   std::vector<Misfit> all(size);
   check(MPI_Allgather(&found, sizeof(Misfit), MPI_BYTE, all.data(), sizeof(Misfit), MPI_BYTE, comm), "MPI_Allgather");
   for (std::size_t rank = 0; rank < size; ++rank) {
     const auto& misfit = all[rank];
-    TORCH_CHECK(misfit.peer < 0, "rank ", misfit.peer, " sends ", misfit.sent, " bytes to rank ", rank,
-                ", which expects ", misfit.expected);
+    if (misfit.peer >= 0) {
+      throw Misuse(c10::str("rank ", misfit.peer, " sends ", misfit.sent, " bytes to rank ", rank, ", which expects ",
+                            misfit.expected));
+    }
   }
 }
 
-void exchange(MPI_Comm comm, int rank, const std::vector<Part>& sends, const std::vector<Part>& receives) {
-  copy_own(rank, sends, receives);
+void exchange(MPI_Comm comm, int rank, const std::vector<Block>& sends, const std::vector<Block>& receives) {
+  if (!sends.empty() && !receives.empty() && receives[rank].bytes > 0) {
+    std::memmove(receives[rank].data, sends[rank].data, receives[rank].bytes);
+  }
   std::vector<MPI_Request> requests;
-  const auto post = [&](const std::vector<Part>& parts, std::int64_t offset, auto start, const char* call) {
-    for (const auto& [peer, block] : parts) {
+  const auto post = [&](const std::vector<Block>& blocks, std::int64_t offset, auto start, const char* call) {
+    for (int peer = 0; peer < static_cast<int>(blocks.size()); ++peer) {
+      const auto& block = blocks[peer];
       if (peer != rank && offset < block.bytes) {
         const auto length = static_cast<int>(std::min(kPiece, block.bytes - offset));
         check(start(block.data + offset, length, MPI_BYTE, peer, kCollectiveTag, comm, &requests.emplace_back()), call);

@@ -2,7 +2,7 @@
 
 #include "handshake.hpp"
 
-#include <c10/util/Exception.h>
+#include <c10/util/ScopeExit.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -20,6 +20,7 @@ namespace {
 
 constexpr auto kSpin = std::chrono::microseconds(50);
 constexpr auto kYield = std::chrono::milliseconds(1);
+constexpr auto kBulkyYield = std::chrono::seconds(1);
 constexpr auto kShortestSleep = std::chrono::microseconds(50);
 constexpr auto kLongestSleep = std::chrono::microseconds(2000);
 constexpr auto kLeastBlocking = std::chrono::seconds(10); // however short the timeout of the group
@@ -43,6 +44,11 @@ void check(int code, const char* call) {
   int length = 0;
   MPI_Error_string(code, text, &length);
   TORCH_CHECK_WITH(DistBackendError, false, call, ": ", std::string(text, length));
+}
+
+Clock::time_point from_now(milliseconds time) {
+  constexpr milliseconds kCentury = std::chrono::hours(24 * 365 * 100);
+  return Clock::now() + std::min(time, kCentury);
 }
 
 Engine& Engine::get() {
@@ -69,9 +75,11 @@ Engine::Engine() {
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
     MPI_Comm_set_errhandler(MPI_COMM_SELF, MPI_ERRORS_RETURN);
   }
-  TORCH_CHECK(provided >= MPI_THREAD_SERIALIZED, "MPI was initialised with thread level ", provided,
-              "; the mpi backend needs MPI_THREAD_SERIALIZED (", int{MPI_THREAD_SERIALIZED},
-              "). With mpi4py: set mpi4py.rc.thread_level before MPI is imported");
+  // The worker takes turns with the threads that wait, but not with others that know nothing of it.
+  const int needed = owner_ ? MPI_THREAD_SERIALIZED : MPI_THREAD_MULTIPLE;
+  TORCH_CHECK(provided >= needed, "MPI was initialised with thread level ", provided, "; the mpi backend needs ",
+              owner_ ? "MPI_THREAD_SERIALIZED" : "MPI_THREAD_MULTIPLE", " (", needed,
+              "). With mpi4py: leave mpi4py.rc.thread_level at \"multiple\"");
   pthread_atfork(nullptr, nullptr, [] { process_was_forked = true; });
 
   control_ = std::make_shared<Communicator>();
@@ -105,13 +113,7 @@ bool Engine::wait(Operation& operation, Clock::time_point deadline) {
   std::unique_lock<std::mutex> lock(mutex_);
   while (!over()) {
     if (driver_ == std::thread::id() && !operation.handed_over) {
-      driver_ = std::this_thread::get_id();
-      lock.unlock();
-      drive([&] { return operation.handed_over || over(); });
-      lock.lock();
-      driver_ = std::thread::id();
-      done_cv_.notify_all();
-      work_cv_.notify_all();
+      drive(lock, [&] { return operation.handed_over || over(); });
     } else if (deadline == Clock::time_point::max()) {
       done_cv_.wait(lock);
     } else {
@@ -139,19 +141,25 @@ void Engine::run_worker() {
     if (idle()) {
       return;
     }
-    driver_ = std::this_thread::get_id();
-    lock.unlock();
-    drive([&] {
+    drive(lock, [&] {
       std::lock_guard<std::mutex> guard(mutex_);
       return idle();
     });
-    lock.lock();
-    driver_ = std::thread::id();
-    done_cv_.notify_all();
   }
 }
 
-void Engine::drive(const std::function<bool()>& until) {
+// Takes the place of the driver and works until then, without the lock. No other thread may have the place.
+void Engine::drive(std::unique_lock<std::mutex>& lock, const std::function<bool()>& until) {
+  driver_ = std::this_thread::get_id();
+  lock.unlock();
+  const auto leave = c10::make_scope_exit([&] {
+    lock.lock();
+    driver_ = std::thread::id();
+    done_cv_.notify_all();
+    if (quit_ || !idle()) {
+      work_cv_.notify_all();
+    }
+  });
   auto last_progress = Clock::now();
   while (!until()) {
     if (step()) {
@@ -198,7 +206,10 @@ bool Engine::advance(const std::shared_ptr<Operation>& shared) {
                      ": this group can't go on, for an earlier collective failed: ", group.failure);
     if (!operation.started) {
       operation.started = true;
-      operation.deadline = Clock::now() + operation.timeout;
+      operation.deadline = from_now(operation.timeout);
+    }
+    if (operation.expendable && group.handle == MPI_COMM_NULL) {
+      throw Misuse(operation.title + ": no message came before the group was destroyed");
     }
     if (operation.poll()) {
       if (operation.run) {
@@ -206,39 +217,36 @@ bool Engine::advance(const std::shared_ptr<Operation>& shared) {
       }
       return true;
     }
-    if (Clock::now() < operation.deadline) {
+    if (Clock::now() < operation.deadline || (quit_ && operation.expendable)) {
       return false;
     }
-    operation.abandoned = true;
     TORCH_CHECK_WITH(DistBackendError, false, operation.title, ": Timed out after ", operation.timeout.count(),
                      " ms: rank ", group.rank, " of the group of ranks ", c10::Join(", ", group.world_ranks),
                      " waits in vain", operation.waits_for ? "; " + operation.waits_for() : "");
+  } catch (const Misuse&) {
+    operation.error = std::current_exception();
   } catch (const std::exception& error) {
     operation.error = std::current_exception();
-    // Behind a timeout or an error of MPI's the ranks may disagree on what comes next. Errors of usage are thrown on
-    // all alike, and those of a message concern no other.
-    const auto* of_mpi = dynamic_cast<const c10::DistBackendError*>(&error);
-    if (of_mpi && (operation.collective || operation.abandoned)) {
-      failed_ = true;
-      if (group.failure.empty()) {
-        group.failure = of_mpi->what_without_backtrace();
-      }
+    operation.abandoned = operation.started;
+    failed_ = true; // the ranks may disagree on what comes next
+    if (group.failure.empty()) {
+      const auto* of_torch = dynamic_cast<const c10::Error*>(&error);
+      group.failure = of_torch ? of_torch->what_without_backtrace() : error.what();
     }
-    return true;
   }
+  return true;
 }
 
 void Engine::run_blocking(const std::shared_ptr<Operation>& operation) {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     blocking_ = operation;
-    blocking_until_ = Clock::now() + std::max<Clock::duration>(operation->timeout, kLeastBlocking);
+    blocking_until_ = from_now(std::max<milliseconds>(operation->timeout, kLeastBlocking));
   }
-  const auto over = [this](void*) {
+  const auto over = c10::make_scope_exit([this] {
     const std::lock_guard<std::mutex> lock(mutex_);
     blocking_ = nullptr;
-  };
-  const std::unique_ptr<void, decltype(over)> guard(this, over);
+  });
   operation->run();
 }
 
@@ -262,7 +270,7 @@ void Engine::watch() {
 
 void Engine::finish(const std::shared_ptr<Operation>& operation) {
   bool told = false;
-  const bool alive = completions_.run([&] { told = operation->complete(operation->error, /*may_block=*/false); });
+  const bool alive = completions_.run([&] { told = tell(*operation, /*may_block=*/false); });
   if (told || !alive) {
     conclude(operation, told);
     return;
@@ -273,18 +281,25 @@ void Engine::finish(const std::shared_ptr<Operation>& operation) {
     done_cv_.notify_all();
   }
   completions_.push([this, operation] {
-    const bool told = completions_.run([&] { operation->complete(operation->error, /*may_block=*/true); });
+    const bool told = completions_.run([&] { tell(*operation, /*may_block=*/true); });
     conclude(operation, told);
   });
 }
 
+// Tells the user, and lets go of the tensors: to release one may need Python.
+bool Engine::tell(Operation& operation, bool may_block) {
+  const bool told = !operation.complete || operation.complete(operation.error, may_block);
+  if (told && !operation.abandoned) {
+    operation.poll = nullptr; // what these hold refers back to the operation
+    operation.run = nullptr;
+    operation.complete = nullptr;
+  }
+  return told;
+}
+
 void Engine::conclude(const std::shared_ptr<Operation>& operation, bool told) {
-  if (told && !operation->abandoned) {
-    operation->poll = nullptr; // what these hold refers back to the operation
-    operation->run = nullptr;
-    operation->complete = nullptr;
-  } else {
-    new std::shared_ptr<Operation>(operation); // kept for ever: to release a tensor may need a Python that has ended
+  if (!told || operation->abandoned) {
+    new std::shared_ptr<Operation>(operation); // kept for ever: MPI may still use its tensors, or Python has ended
   }
   std::lock_guard<std::mutex> lock(mutex_);
   operation->done = true;
@@ -298,11 +313,12 @@ void Engine::pause(Clock::time_point idle_since) {
   }
   const bool bulky =
       std::any_of(messages_.begin(), messages_.end(), [](const auto& message) { return message->bulky; });
-  if (idle < kYield || bulky) {
+  if (idle < kYield || (bulky && idle < kBulkyYield)) {
     sched_yield();
     return;
   }
-  const auto sleep = std::clamp<Clock::duration>(idle / 16, kShortestSleep, kLongestSleep);
+  const auto longest = bulky ? kShortestSleep : kLongestSleep;
+  const auto sleep = std::clamp<Clock::duration>(idle / 16, kShortestSleep, longest);
   std::unique_lock<std::mutex> lock(mutex_);
   work_cv_.wait_for(lock, sleep, [&] { return !incoming_.empty(); });
 }
@@ -332,15 +348,10 @@ std::shared_ptr<Communicator> Engine::create(std::vector<int> ranks, millisecond
     MPI_Comm_rank(created->handle, &created->rank);
     MPI_Comm_size(created->handle, &created->size);
   };
-  std::exception_ptr error;
-  operation->complete = [&error](const std::exception_ptr& found, bool) {
-    error = found;
-    return true;
-  };
   submit(operation, /*wake=*/false);
   wait(*operation, Clock::time_point::max());
-  if (error) {
-    std::rethrow_exception(error);
+  if (operation->error) {
+    std::rethrow_exception(operation->error);
   }
   return created;
 }
@@ -361,7 +372,6 @@ void Engine::free(const std::shared_ptr<Communicator>& communicator) {
       check(MPI_Comm_free(&communicator->handle), "MPI_Comm_free");
     }
   };
-  operation->complete = [](const std::exception_ptr&, bool) { return true; };
   std::lock_guard<std::mutex> lock(mutex_);
   if (!quit_) {
     incoming_.push_back(operation);
@@ -403,24 +413,23 @@ void Engine::drain() {
 void Engine::meet_at_the_end() {
   MPI_Request request = MPI_REQUEST_NULL;
   int complete = 0;
-  auto last_progress = Clock::now();
   MPI_Ibarrier(control_->handle, &request);
-  while (!complete || !idle()) {
-    if (step()) {
-      last_progress = Clock::now();
-    } else {
-      pause(last_progress);
-    }
+  std::unique_lock<std::mutex> lock(mutex_);
+  drive(lock, [&] {
     MPI_Test(&request, &complete, MPI_STATUS_IGNORE);
-  }
+    return complete && idle();
+  });
 }
 
-void Engine::finalise() {
+// Whether MPI is finalised. It is not where a collective failed.
+bool Engine::finalise() {
   drain();
-  if (!failed_) {
-    std::thread(&Engine::meet_at_the_end, this).join(); // not this thread, which may still tell users
-    MPI_Finalize();
+  if (failed_) {
+    return false;
   }
+  std::thread(&Engine::meet_at_the_end, this).join(); // not this thread, which may still tell users
+  MPI_Finalize();
+  return true;
 }
 
 // The worker may be stuck within MPI. If so, the alarm ends this process, and the launcher then ends the others.
@@ -441,8 +450,7 @@ void Engine::at_exit(int status, void*) {
     return;
   }
   if (status == 0) {
-    engine.finalise();
-    if (!engine.failed_) {
+    if (engine.finalise()) {
       return;
     }
     std::fprintf(stderr, "glmpatch-mpi: a collective failed in this process, so the job is ended as failed\n");

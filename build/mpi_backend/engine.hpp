@@ -8,6 +8,7 @@
 
 #include "completions.hpp"
 
+#include <c10/util/Exception.h>
 #include <mpi.h>
 
 #include <atomic>
@@ -31,6 +32,15 @@ using std::chrono::milliseconds;
 
 // Throws c10::DistBackendError with MPI's own text where `code` is an error.
 void check(int code, const char* call);
+
+// The point in time so much later; at most some centuries, as more is more than a time point can tell.
+Clock::time_point from_now(milliseconds time);
+
+// Something that the ranks, or the two of a message, agree that it can't be done. The group goes on.
+class Misuse : public c10::Error {
+ public:
+  explicit Misuse(std::string what) : c10::Error(std::move(what), {}) {}
+};
 
 struct Communicator {
   MPI_Comm handle = MPI_COMM_NULL;
@@ -59,13 +69,14 @@ struct Operation {
   bool bulky = false;         // a message that MPI moves piece by piece, whenever it is polled: no sleep between polls
   std::function<bool()> poll; // starts it at the first call; true once the other ranks are there
   std::function<void()> run;  // the blocking phase; may be empty
-  // Tells the user. Where that could run code of theirs and `may_block` is false, it does nothing and returns false.
+  // Tells the user; may be empty. Where that could run code of theirs and `may_block` is false, it does nothing and
+  // returns false.
   std::function<bool(const std::exception_ptr&, bool may_block)> complete;
   std::function<std::string()> waits_for; // for the message of a timeout; may be empty
 
   Clock::time_point deadline{};
   bool started = false;
-  bool abandoned = false; // it timed out, and MPI may still write into what `poll` holds
+  bool abandoned = false; // it failed under way, and MPI may still use what `poll` and `run` hold
   std::exception_ptr error;
   std::atomic<bool> handed_over{false}; // all is done but to tell the user, which another thread does
   std::atomic<bool> done{false};
@@ -87,7 +98,7 @@ class Engine {
   // there.
   std::shared_ptr<Communicator> create(std::vector<int> ranks, milliseconds timeout);
 
-  // Frees it behind all that was queued before.
+  // Frees it behind all collectives that were queued before. Receives that no message has come for end with an error.
   void free(const std::shared_ptr<Communicator>& communicator);
 
   // From here on the worker touches no Python: what is still queued runs, and its tensors are never released.
@@ -96,18 +107,19 @@ class Engine {
  private:
   Engine();
   void run_worker();
-  void drive(const std::function<bool()>& until);
+  void drive(std::unique_lock<std::mutex>& lock, const std::function<bool()>& until);
   bool step();
   bool advance(const std::shared_ptr<Operation>& operation);
   void run_blocking(const std::shared_ptr<Operation>& operation);
   bool idle() const;
   bool is_orphan() const;
   void finish(const std::shared_ptr<Operation>& operation);
+  static bool tell(Operation& operation, bool may_block);
   void conclude(const std::shared_ptr<Operation>& operation, bool told);
   void pause(Clock::time_point idle_since);
   void drain();
   void meet_at_the_end();
-  void finalise();
+  bool finalise();
   void watch();
   [[noreturn]] static void end_job(int status);
   static void at_exit(int status, void*);
@@ -122,13 +134,13 @@ class Engine {
   std::condition_variable work_cv_; // there is something to do
   std::deque<std::shared_ptr<Operation>> incoming_;
   std::thread::id driver_; // the one thread that may call MPI
-  bool quit_ = false;
+  std::atomic<bool> quit_{false};
   std::shared_ptr<Operation> blocking_; // what the driver is within MPI for, and how long it may be
   Clock::time_point blocking_until_;
   std::thread worker_;
 
-  std::atomic<bool> ending_{false};
-  std::thread::id ender_; // the thread that ends the interpreter, once that is ending
+  std::thread::id ender_;           // the thread that ends the interpreter
+  std::atomic<bool> ending_{false}; // once that is known
 
   // The driver's own.
   std::deque<std::shared_ptr<Operation>> collectives_;

@@ -7,9 +7,7 @@
 namespace glmpatch {
 
 Handshake::Handshake(MPI_Comm comm, std::vector<int> ranks, int rank, int tag)
-    : comm_(comm), ranks_(std::move(ranks)), rank_(rank), tag_(tag) {
-  requests_.reserve(ranks_.size() + 1); // MPI keeps no pointer into it, but waits_for() reads it in order
-}
+    : comm_(comm), ranks_(std::move(ranks)), rank_(rank), tag_(tag) {}
 
 bool Handshake::leads() const {
   return rank_ == ranks_.front();
@@ -61,7 +59,7 @@ std::string Handshake::waits_for() const {
       missing += c10::str(missing.empty() ? "" : ", ", ranks_[i + 1]);
     }
   }
-  return c10::str("not here: rank ", missing);
+  return missing.empty() ? "all are here" : "not here: rank " + missing;
 }
 
 } // namespace glmpatch

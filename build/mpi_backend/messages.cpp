@@ -1,10 +1,9 @@
 #include "messages.hpp"
 
-#include <c10/util/Exception.h>
+#include <c10/util/StringUtil.h>
 
 #include <algorithm>
 #include <climits>
-#include <vector>
 
 namespace glmpatch {
 
@@ -69,48 +68,51 @@ bool Receiving::poll() {
     ticket_ = ++communicator_->tickets;
     communicator_->line.push_back({ticket_, source_, tag_});
   }
-  return (found_ || find()) && is_complete(request_, "MPI_Imrecv");
-}
-
-// Messages go to the receives that want them in the order of the program.
-bool Receiving::is_next() const {
-  for (const auto& waiting : communicator_->line) {
-    if (waiting.ticket == ticket_) {
-      return true;
-    }
-    const bool any = waiting.source == MPI_ANY_SOURCE || source_ == MPI_ANY_SOURCE;
-    if (waiting.tag == tag_ && (any || waiting.source == source_)) {
-      return false;
-    }
+  if (!(found_ || find()) || !is_complete(request_, "MPI_Imrecv")) {
+    return false;
+  }
+  if (length_ != block_.bytes) {
+    throw Misuse(
+        c10::str("mpi:recv: rank ", source_, " sent ", length_, " bytes where ", block_.bytes, " were expected"));
   }
   return true;
+}
+
+// Whether a message from there is for this receive: they get messages in the order of the program.
+bool Receiving::is_next(int source) const {
+  const auto first = std::find_if(communicator_->line.begin(), communicator_->line.end(), [&](const auto& waiting) {
+    return waiting.tag == tag_ && (waiting.source == MPI_ANY_SOURCE || waiting.source == source);
+  });
+  return first->ticket == ticket_;
 }
 
 bool Receiving::find() {
   int found = 0;
   MPI_Message message = MPI_MESSAGE_NULL;
   MPI_Status status;
-  if (is_next()) {
-    check(MPI_Improbe(source_, tag_, communicator_->handle, &found, &message, &status), "MPI_Improbe");
-  }
-  if (!found) {
+  check(MPI_Iprobe(source_, tag_, communicator_->handle, &found, &status), "MPI_Iprobe");
+  if (!found || !is_next(status.MPI_SOURCE)) {
     return false;
   }
-  found_ = true;
+  check(MPI_Improbe(status.MPI_SOURCE, tag_, communicator_->handle, &found, &message, &status), "MPI_Improbe");
+  found_ = found != 0;
+  if (!found_) {
+    return false;
+  }
   source_ = status.MPI_SOURCE;
   auto& line = communicator_->line;
   line.erase(std::find_if(line.begin(), line.end(), [this](const auto& waiting) { return waiting.ticket == ticket_; }));
 
   MPI_Count length = 0;
   check(MPI_Get_elements_x(&status, MPI_BYTE, &length), "MPI_Get_elements_x");
-  if (length != block_.bytes) {
-    std::vector<char> discarded(length);
-    const BlockType as(length);
-    check(MPI_Mrecv(discarded.data(), as.count, as.type, &message, MPI_STATUS_IGNORE), "MPI_Mrecv");
-    TORCH_CHECK(false, "mpi:recv: rank ", source_, " sent ", length, " bytes where ", block_.bytes, " were expected");
+  length_ = length;
+  char* data = block_.data;
+  if (length_ != block_.bytes) {
+    unwanted_.resize(length_);
+    data = unwanted_.data();
   }
-  const BlockType as(block_.bytes);
-  check(MPI_Imrecv(block_.data, as.count, as.type, &message, &request_), "MPI_Imrecv");
+  const BlockType as(length_);
+  check(MPI_Imrecv(data, as.count, as.type, &message, &request_), "MPI_Imrecv");
   return true;
 }
 

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 namespace glmpatch {
 
@@ -32,8 +33,8 @@ class Receiving {
   // `source` may be MPI_ANY_SOURCE.
   Receiving(std::shared_ptr<Communicator> communicator, Block block, int source, int tag);
 
-  // True once the message is here. Throws c10::DistBackendError, and c10::Error, which concerns this message alone, if
-  // it has another length than the block.
+  // True once the message is here. Throws c10::DistBackendError, and Misuse if the message has another length than the
+  // block.
   bool poll();
 
   // Whether the message has begun to come in.
@@ -42,7 +43,7 @@ class Receiving {
   int source() const { return source_; }
 
  private:
-  bool is_next() const;
+  bool is_next(int source) const;
   bool find();
 
   std::shared_ptr<Communicator> communicator_;
@@ -51,7 +52,9 @@ class Receiving {
   int tag_;
   std::uint64_t ticket_ = 0; // its place in the line of those that wait
   bool found_ = false;
+  std::int64_t length_ = 0; // of what was found, in bytes
   MPI_Request request_ = MPI_REQUEST_NULL;
+  std::vector<char> unwanted_; // where a message of another length goes
 };
 
 } // namespace glmpatch

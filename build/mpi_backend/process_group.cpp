@@ -4,14 +4,14 @@
 #include "collectives.hpp"
 #include "messages.hpp"
 
-#include <ATen/core/grad_mode.h>
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/sparse_coo_tensor.h>
 #include <c10/util/hash.h>
 #include <torch/csrc/distributed/c10d/Utils.hpp>
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -40,10 +40,12 @@ class WorkMPI : public c10d::Work {
         future_(c10::make_intrusive<c10::ivalue::Future>(c10::ListType::create(c10::TensorType::get()))) {}
 
   bool wait(milliseconds timeout) override {
-    const auto deadline = timeout <= kNoTimeout ? Clock::time_point::max() : Clock::now() + timeout;
+    const auto deadline = timeout <= kNoTimeout ? Clock::time_point::max() : from_now(timeout);
     const bool done = Engine::get().wait(*operation, deadline);
     TORCH_CHECK_WITH(DistBackendError, done, operation->title, " is not done after ", timeout.count(), " ms");
-    TORCH_CHECK(isCompleted(), operation->title, ": its result is lost, for the interpreter has ended");
+    if (!isCompleted()) { // the interpreter is ending, and this is the thread that ends it
+      complete(operation->error, /*may_block=*/true);
+    }
     return Work::wait();
   }
 
@@ -112,24 +114,23 @@ std::vector<Block> shares_of(Block block, int ranks) {
 }
 
 // What goes to, or comes from, each rank. `splits` are numbers of rows of `tensor`, equal if there are none.
-std::vector<Part> parts_of(const at::Tensor& tensor, Block block, const std::vector<int64_t>& splits, int ranks) {
+std::vector<Block> parts_of(const at::Tensor& tensor, Block block, const std::vector<int64_t>& splits, int ranks) {
   const auto rows = tensor.size(0);
-  std::vector<Part> parts;
+  std::vector<Block> parts;
   for (int rank = 0; rank < ranks; ++rank) {
     const auto share = splits.empty() ? rows / ranks : splits[rank];
     const auto bytes = rows == 0 ? 0 : block.bytes / rows * share;
-    parts.push_back({rank, {block.data, bytes}});
+    parts.push_back({block.data, bytes});
     block.data += bytes;
   }
   return parts;
 }
 
-std::vector<Part> parts_of(const std::vector<Block>& blocks) {
-  std::vector<Part> parts;
-  for (const auto& block : blocks) {
-    parts.push_back({static_cast<int>(parts.size()), block});
-  }
-  return parts;
+// One block for a single rank, none for the others.
+std::vector<Block> only_for(int rank, Block block, int ranks) {
+  std::vector<Block> blocks(ranks);
+  blocks[rank] = block;
+  return blocks;
 }
 
 } // namespace
@@ -198,9 +199,16 @@ class ProcessGroupMPI::Call {
     signature_.tensors += static_cast<std::int64_t>(tensors.size());
   }
 
+  void agree_on(at::IntArrayRef numbers) {
+    for (const auto number : numbers) {
+      signature_.sizes = c10::hash_combine(signature_.sizes, number);
+    }
+  }
+
   void agree_on(c10::ScalarType dtype) { signature_.dtype = dtype; }
 
   Reducer reducer(const c10d::ReduceOp& op, c10::ScalarType dtype) {
+    static_assert(int(Reduction::PremulSum) == c10d::ReduceOp::PREMUL_SUM);
     signature_.reduction = static_cast<std::int8_t>(op.op_);
     double factor = 1;
     if (op.op_ == c10d::ReduceOp::PREMUL_SUM) {
@@ -212,8 +220,8 @@ class ProcessGroupMPI::Call {
     return {static_cast<Reduction>(op.op_), dtype, group_.size_, factor};
   }
 
-  // The memory of tensors, which the call keeps alive. MPI takes no gaps: where a tensor has some, a copy takes its
-  // place, and what arrives in the copy is written back.
+  // The memory of tensors, which the call keeps alive. The elements of all ranks must be in the same order, without
+  // gaps: where a tensor has them otherwise, a copy takes its place, and what arrives in the copy is written back.
   Block input(const at::Tensor& tensor) {
     expect_dense(tensor);
     return keep(tensor.contiguous());
@@ -221,13 +229,11 @@ class ProcessGroupMPI::Call {
 
   Block output(const at::Tensor& tensor) {
     expect_dense(tensor);
-    return tensor.is_contiguous() ? keep(tensor)
-                                  : write_back(tensor, at::empty_like(tensor, at::MemoryFormat::Contiguous));
-  }
-
-  Block in_place(const at::Tensor& tensor) {
-    expect_dense(tensor);
-    return tensor.is_non_overlapping_and_dense() ? keep(tensor) : write_back(tensor, tensor.contiguous());
+    if (tensor.is_contiguous()) {
+      return keep(tensor);
+    }
+    copies_.emplace_back(tensor, tensor.contiguous());
+    return keep(copies_.back().second);
   }
 
   std::vector<Block> inputs(const Tensors& tensors) {
@@ -248,10 +254,11 @@ class ProcessGroupMPI::Call {
     operation->group = group_.communicator_;
     operation->timeout = timeout_;
     operation->poll = [arrival] { return arrival->poll(); };
-    operation->run = [run = std::move(run), comm = group_.communicator_, kept = std::move(kept_),
+    operation->run = [arrival, run = std::move(run), comm = group_.communicator_, kept = std::move(kept_),
                       copies = std::move(copies_)] {
+      arrival->expect_agreement();
+      const at::AutoDispatchBelowADInplaceOrView no_autograd; // this thread is not in the mode of the user's
       run(comm->handle);
-      at::NoGradGuard no_grad;
       for (const auto& [tensor, copy] : copies) {
         tensor.copy_(copy);
       }
@@ -272,11 +279,6 @@ class ProcessGroupMPI::Call {
   Block keep(const at::Tensor& tensor) {
     kept_.push_back(tensor);
     return block_of(tensor);
-  }
-
-  Block write_back(const at::Tensor& tensor, const at::Tensor& copy) {
-    copies_.emplace_back(tensor, copy);
-    return keep(copy);
   }
 
   ProcessGroupMPI& group_;
@@ -309,7 +311,7 @@ c10::intrusive_ptr<ProcessGroupMPI> ProcessGroupMPI::create(std::vector<int> ran
 
 ProcessGroupMPI::Work ProcessGroupMPI::broadcast(Tensors& tensors, const c10d::BroadcastOptions& opts) {
   Call call(*this, "mpi:broadcast", c10d::OpType::BROADCAST, opts);
-  const auto block = call.in_place(call.only(tensors, "tensor"));
+  const auto block = call.output(call.only(tensors, "tensor"));
   const int root = call.root(opts.rootRank);
   call.agree_on(tensors);
   return call.start(tensors, tensors, [=](MPI_Comm comm) { glmpatch::broadcast(comm, block, root); });
@@ -320,7 +322,7 @@ ProcessGroupMPI::Work ProcessGroupMPI::allreduce(Tensors& tensors, const c10d::A
     return allreduce_sparse(tensors, opts);
   }
   Call call(*this, "mpi:all_reduce", c10d::OpType::ALLREDUCE, opts);
-  const auto block = call.in_place(call.only(tensors, "tensor"));
+  const auto block = call.output(call.only(tensors, "tensor"));
   const auto reducer = call.reducer(opts.reduceOp, tensors[0].scalar_type());
   call.agree_on(tensors);
   return call.start(tensors, tensors, [=](MPI_Comm comm) { all_reduce(comm, block, reducer); });
@@ -332,7 +334,7 @@ ProcessGroupMPI::Work ProcessGroupMPI::allreduce_coalesced(Tensors& tensors,
   std::vector<std::pair<Block, Reducer>> all;
   for (const auto& tensor : tensors) {
     call.expect(tensor.scalar_type() == tensors[0].scalar_type(), "tensors must all have the same dtype");
-    all.emplace_back(call.in_place(tensor), call.reducer(opts.reduceOp, tensor.scalar_type()));
+    all.emplace_back(call.output(tensor), call.reducer(opts.reduceOp, tensor.scalar_type()));
   }
   call.agree_on(tensors);
   return call.start(tensors, tensors, [all](MPI_Comm comm) {
@@ -349,25 +351,26 @@ ProcessGroupMPI::Work ProcessGroupMPI::allreduce_sparse(Tensors& tensors, const 
   call.expect(tensor.device().is_cpu(), "tensors must be on the CPU, not on ", tensor.device());
   call.expect(opts.reduceOp.op_ == c10d::ReduceOp::SUM, "sparse tensors can be summed, and nothing else");
   call.agree_on(tensors);
-  const at::NoGradGuard no_grad;
+  auto shape = tensor.sizes().vec();
+  shape.push_back(tensor.sparse_dim());
+  call.agree_on(at::IntArrayRef(shape));
+  const at::AutoDispatchBelowADInplaceOrView no_autograd;
   const auto mine = tensor.coalesce();
   return call.start(tensors, tensors, [tensor, mine, rank = rank_, size = size_](MPI_Comm comm) {
-    const at::NoGradGuard no_grad_either;
     std::vector<std::int64_t> lengths(size);
     const std::int64_t length = mine._nnz();
     check(MPI_Allgather(&length, 1, MPI_INT64_T, lengths.data(), 1, MPI_INT64_T, comm), "MPI_Allgather");
     const auto gather = [&](const at::Tensor& part, std::int64_t dimension) {
       std::vector<at::Tensor> parts;
-      std::vector<Part> sends, receives;
+      std::vector<Block> receives;
       const auto own = part.contiguous();
       for (int peer = 0; peer < size; ++peer) {
         auto sizes = part.sizes().vec();
         sizes[dimension] = lengths[peer];
         parts.push_back(at::empty(sizes, part.options()));
-        sends.push_back({peer, block_of(own)});
-        receives.push_back({peer, block_of(parts.back())});
+        receives.push_back(block_of(parts.back()));
       }
-      exchange(comm, rank, sends, receives);
+      exchange(comm, rank, std::vector<Block>(size, block_of(own)), receives);
       return at::cat(parts, dimension);
     };
     const auto indices = gather(mine.indices(), 1);
@@ -378,7 +381,7 @@ ProcessGroupMPI::Work ProcessGroupMPI::allreduce_sparse(Tensors& tensors, const 
 
 ProcessGroupMPI::Work ProcessGroupMPI::reduce(Tensors& tensors, const c10d::ReduceOptions& opts) {
   Call call(*this, "mpi:reduce", c10d::OpType::REDUCE, opts);
-  const auto block = call.in_place(call.only(tensors, "tensor"));
+  const auto block = call.output(call.only(tensors, "tensor"));
   const auto reducer = call.reducer(opts.reduceOp, tensors[0].scalar_type());
   const int root = call.root(opts.rootRank);
   call.agree_on(tensors);
@@ -455,8 +458,9 @@ ProcessGroupMPI::Work ProcessGroupMPI::gather(Lists& outputs, Tensors& inputs, c
     call.expect(outputs.empty(), "only the root may have outputs");
   }
   call.agree_on(inputs);
-  return call.start(inputs, list, [=, rank = rank_, parts = parts_of(call.outputs(list))](MPI_Comm comm) {
-    exchange(comm, rank, {{root, block}}, parts);
+  const auto blocks = call.outputs(list);
+  return call.start(inputs, list, [=, rank = rank_, to_root = only_for(root, block, size_)](MPI_Comm comm) {
+    exchange(comm, rank, to_root, blocks);
   });
 }
 
@@ -472,8 +476,9 @@ ProcessGroupMPI::Work ProcessGroupMPI::scatter(Tensors& outputs, Lists& inputs, 
     call.expect(inputs.empty(), "only the root may have inputs");
   }
   call.agree_on(outputs);
-  return call.start(list, outputs, [=, rank = rank_, parts = parts_of(call.inputs(list))](MPI_Comm comm) {
-    exchange(comm, rank, parts, {{root, block}});
+  const auto blocks = call.inputs(list);
+  return call.start(list, outputs, [=, rank = rank_, from_root = only_for(root, block, size_)](MPI_Comm comm) {
+    exchange(comm, rank, blocks, from_root);
   });
 }
 
@@ -529,12 +534,11 @@ ProcessGroupMPI::Work ProcessGroupMPI::alltoall(Tensors& outputs, Tensors& input
     }
   }
   call.agree_on(inputs[0].scalar_type());
-  return call.start(
-      inputs, outputs,
-      [rank = rank_, from = parts_of(call.inputs(inputs)), to = parts_of(call.outputs(outputs))](MPI_Comm comm) {
-        expect_fitting(comm, from, to);
-        exchange(comm, rank, from, to);
-      });
+  return call.start(inputs, outputs,
+                    [rank = rank_, from = call.inputs(inputs), to = call.outputs(outputs)](MPI_Comm comm) {
+                      expect_fitting(comm, from, to);
+                      exchange(comm, rank, from, to);
+                    });
 }
 
 ProcessGroupMPI::Work ProcessGroupMPI::alltoall_base(at::Tensor& output, at::Tensor& input,
@@ -545,6 +549,10 @@ ProcessGroupMPI::Work ProcessGroupMPI::alltoall_base(at::Tensor& output, at::Ten
   call.expect(input.scalar_type() == output.scalar_type(), "tensors must have the same dtype");
   c10d::checkSplitSizes(input_splits, input, size_);
   c10d::checkSplitSizes(output_splits, output, size_);
+  for (const auto* splits : {&input_splits, &output_splits}) {
+    call.expect(std::all_of(splits->begin(), splits->end(), [](auto rows) { return rows >= 0; }),
+                "a split must not be negative, got ", *splits);
+  }
   call.agree_on(input.scalar_type());
   const auto from = parts_of(input, call.input(input), input_splits, size_);
   const auto to = parts_of(output, call.output(output), output_splits, size_);

@@ -1,5 +1,7 @@
 #include "reduce.hpp"
 
+#include "engine.hpp"
+
 #include <c10/util/BFloat16.h>
 #include <c10/util/Exception.h>
 #include <c10/util/Half.h>
@@ -9,7 +11,6 @@
 #include <cstring>
 #include <iterator>
 #include <map>
-#include <mutex>
 #include <type_traits>
 
 // MPI's own reductions are not used where they would do: measured with three MPIs, they are not faster than these.
@@ -252,8 +253,6 @@ void scale(void* data, std::int64_t n, c10::ScalarType dtype, double by, F f) {
   });
 }
 
-std::mutex handles_mutex;
-
 } // namespace
 
 const char* name_of(Reduction op) {
@@ -284,35 +283,31 @@ MPI_User_function* kernel(c10::ScalarType dtype, Reduction op) {
 }
 
 MPI_Datatype element_type(c10::ScalarType dtype) {
-  static std::map<std::size_t, MPI_Datatype> types;
+  static auto& types = *new std::map<std::size_t, MPI_Datatype>; // never destroyed: the worker may outlive it
   const std::size_t size = c10::elementSize(dtype);
-  const std::lock_guard<std::mutex> lock(handles_mutex);
-  const auto [entry, is_new] = types.try_emplace(size, MPI_DATATYPE_NULL);
-  if (is_new) {
-    MPI_Type_contiguous(static_cast<int>(size), MPI_BYTE, &entry->second);
-    MPI_Type_commit(&entry->second);
+  const auto entry = types.try_emplace(size, MPI_DATATYPE_NULL).first;
+  if (entry->second == MPI_DATATYPE_NULL) {
+    check(MPI_Type_contiguous(static_cast<int>(size), MPI_BYTE, &entry->second), "MPI_Type_contiguous");
+    check(MPI_Type_commit(&entry->second), "MPI_Type_commit");
   }
   return entry->second;
 }
 
 MPI_Op reduction(c10::ScalarType dtype, Reduction op) {
-  static std::map<MPI_User_function*, MPI_Op> ops;
+  static auto& ops = *new std::map<MPI_User_function*, MPI_Op>; // as above
   MPI_User_function* function = kernel(dtype, op);
-  const std::lock_guard<std::mutex> lock(handles_mutex);
-  const auto [entry, is_new] = ops.try_emplace(function, MPI_OP_NULL);
-  if (is_new) {
-    MPI_Op_create(function, 1, &entry->second);
+  const auto entry = ops.try_emplace(function, MPI_OP_NULL).first;
+  if (entry->second == MPI_OP_NULL) {
+    check(MPI_Op_create(function, 1, &entry->second), "MPI_Op_create");
   }
   return entry->second;
 }
 
 void multiply(void* data, std::int64_t n, c10::ScalarType dtype, double factor) {
-  kernel(dtype, R::PremulSum);
   scale(data, n, dtype, factor, [](auto& x, auto by) GLMPATCH_INLINE { x = x * by; });
 }
 
 void divide(void* data, std::int64_t n, c10::ScalarType dtype, std::int64_t divisor) {
-  kernel(dtype, R::Avg);
   scale(data, n, dtype, static_cast<double>(divisor), [](auto& x, auto by) GLMPATCH_INLINE { x = x / by; });
 }
 

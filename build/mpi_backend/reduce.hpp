@@ -1,4 +1,5 @@
-// Reductions that MPI lacks or does otherwise than torch: every dtype that has arithmetic, and NaN as torch has it.
+// All reductions, for MPI lacks some or does them otherwise than torch: every dtype that has arithmetic, NaN as
+// torch's.
 #pragma once
 
 #include <mpi.h>
@@ -26,7 +27,7 @@ MPI_User_function* kernel(c10::ScalarType dtype, Reduction op);
 MPI_Datatype element_type(c10::ScalarType dtype);
 MPI_Op reduction(c10::ScalarType dtype, Reduction op);
 
-// data[i] *= factor (for PremulSum) and data[i] /= divisor (for Avg), over n elements. They throw as `kernel` does.
+// data[i] *= factor (for PremulSum) and data[i] /= divisor (for Avg), over n elements. Nothing where `kernel` throws.
 void multiply(void* data, std::int64_t n, c10::ScalarType dtype, double factor);
 void divide(void* data, std::int64_t n, c10::ScalarType dtype, std::int64_t divisor);
 
