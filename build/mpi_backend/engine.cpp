@@ -20,9 +20,10 @@ namespace {
 
 constexpr auto kSpin = std::chrono::microseconds(50);
 constexpr auto kYield = std::chrono::milliseconds(1);
-constexpr auto kBulkyYield = std::chrono::seconds(1);
 constexpr auto kShortestSleep = std::chrono::microseconds(50);
 constexpr auto kLongestSleep = std::chrono::microseconds(2000);
+constexpr auto kBulkyYield = std::chrono::seconds(1); // where MPI moves something large, unless nobody takes it
+constexpr auto kBulkySleep = std::chrono::microseconds(200);
 constexpr auto kLeastBlocking = std::chrono::seconds(10); // however short the timeout of the group
 constexpr unsigned kAbortGrace = 10;                      // seconds
 
@@ -109,6 +110,7 @@ void Engine::submit(const std::shared_ptr<Operation>& operation, bool wake) {
 
 bool Engine::wait(Operation& operation, Clock::time_point deadline) {
   ensure_not_forked();
+  operation.awaited = true;
   const auto over = [&] { return operation.done || Clock::now() >= deadline || is_orphan(); };
   std::unique_lock<std::mutex> lock(mutex_);
   while (!over()) {
@@ -217,7 +219,10 @@ bool Engine::advance(const std::shared_ptr<Operation>& shared) {
       }
       return true;
     }
-    if (Clock::now() < operation.deadline || (quit_ && operation.expendable)) {
+    if (operation.expendable && (quit_ || !operation.awaited)) {
+      operation.deadline = from_now(operation.timeout); // the time of a receive runs while somebody waits for it
+    }
+    if (Clock::now() < operation.deadline) {
       return false;
     }
     TORCH_CHECK_WITH(DistBackendError, false, operation.title, ": Timed out after ", operation.timeout.count(),
@@ -317,7 +322,7 @@ void Engine::pause(Clock::time_point idle_since) {
     sched_yield();
     return;
   }
-  const auto longest = bulky ? kShortestSleep : kLongestSleep;
+  const auto longest = bulky ? kBulkySleep : kLongestSleep;
   const auto sleep = std::clamp<Clock::duration>(idle / 16, kShortestSleep, longest);
   std::unique_lock<std::mutex> lock(mutex_);
   work_cv_.wait_for(lock, sleep, [&] { return !incoming_.empty(); });

@@ -65,7 +65,7 @@ struct Operation {
   std::shared_ptr<Communicator> group;
   milliseconds timeout{0};
   bool collective = true;     // collectives run one by one, in the order of the program; messages at any time
-  bool expendable = false;    // a receive that no message has come for: at the end nobody asks for it any more
+  bool expendable = false;    // a receive that no message has come for
   bool bulky = false;         // a message that MPI moves piece by piece, whenever it is polled: no sleep between polls
   std::function<bool()> poll; // starts it at the first call; true once the other ranks are there
   std::function<void()> run;  // the blocking phase; may be empty
@@ -78,6 +78,7 @@ struct Operation {
   bool started = false;
   bool abandoned = false; // it failed under way, and MPI may still use what `poll` and `run` hold
   std::exception_ptr error;
+  std::atomic<bool> awaited{false};     // somebody has waited for it
   std::atomic<bool> handed_over{false}; // all is done but to tell the user, which another thread does
   std::atomic<bool> done{false};
 };

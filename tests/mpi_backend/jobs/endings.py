@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -68,6 +69,32 @@ def messages_never_waited_for() -> None:
 def message_that_never_comes() -> None:
     dist.irecv(torch.zeros(3), 1 - dist.get_rank())
     all_reduce()
+
+
+def receive_that_times_out_at_the_end() -> None:
+    """Nobody waits for it, so it spoils nothing."""
+    group = dist.new_group(timeout=timedelta(seconds=1))
+    dist.irecv(torch.zeros(3), 1 - dist.get_rank(), group=group)
+    all_reduce()
+    if dist.get_rank() == 1:
+        time.sleep(NAP)
+
+
+def large_message_waits() -> None:
+    """Whoever sends leaves the core to others, once it is clear that nobody is in a hurry to receive."""
+    message = torch.ones(1_000_000)
+    if dist.get_rank() == 0:
+        work = dist.isend(message, 1)
+        time.sleep(NAP)
+        start = processor_time(os.getpid())
+        time.sleep(NAP)
+        used = processor_time(os.getpid()) - start
+        assert used < IDLE, f"{used} s of processor time while a message waits"
+        assert work is not None
+        work.wait()
+    else:
+        time.sleep(2 * NAP + 0.5)
+        dist.recv(message, 0)
 
 
 def work_under_way_in_a_thread() -> None:
@@ -133,6 +160,8 @@ ENDINGS: dict[str, Callable[[], None]] = {
     "message sent and destroyed": message_sent_and_destroyed,
     "messages never waited for": messages_never_waited_for,
     "message that never comes": message_that_never_comes,
+    "receive that times out at the end": receive_that_times_out_at_the_end,
+    "large message waits": large_message_waits,
     "work under way in a thread": work_under_way_in_a_thread,
     "exit by number": exit_by_number,
     "callback at the end": callback_at_the_end,

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 
 import torch
@@ -101,6 +102,35 @@ def all_reduce_late() -> None:
     all_reduce()
 
 
+def all_reduce_others_late() -> None:
+    """The other has given up by then, and called for something else anyway."""
+    time.sleep(2)
+    dist.all_reduce(torch.ones(4))
+
+
+def time_out_while_sending() -> None:
+    """The memory of the message is used for something else while the receiver may still read it."""
+    work = dist.isend(torch.ones(3_000_000), 1)
+    with suppress(RuntimeError):
+        all_reduce()
+    del work
+    kept = []
+    for _ in range(8):
+        kept.append(torch.full((3_000_000,), -1.0))
+        time.sleep(0.5)
+    fail()
+
+
+def receive_late() -> None:
+    time.sleep(2)
+    message = torch.zeros(3_000_000)
+    try:
+        dist.recv(message, 0)
+    finally:
+        say(f"wrong: {int((message < 0).sum())}")
+    never_come()
+
+
 def all_reduce_in_group() -> None:
     group = dist.new_group([0, 1], timeout=timedelta(seconds=1))
     dist.all_reduce(torch.ones(3), group=group)
@@ -137,6 +167,8 @@ FAULTS: dict[str, tuple[Callable[[], None], Callable[[], None], float]] = {
     "timeout of a group": (all_reduce_in_group, stay_away_from_group, FOREVER),
     "timeout that is caught": (all_reduce_and_go_on, never_come, 1),
     "late for a timeout": (all_reduce_in_vain, all_reduce_late, 1),
+    "timeout while sending": (time_out_while_sending, receive_late, 1),
+    "late with something else": (all_reduce_in_vain, all_reduce_others_late, 1),
     "longer message": (receive, send_other_length, FOREVER),
 }
 

@@ -98,6 +98,33 @@ def check_any_source(cases: Cases) -> None:
             dist.send(torch.tensor([rank]), 0, tag=10)
 
 
+def check_any_source_behind_another(cases: Cases) -> None:
+    """A receive that waits for one rank does not hold up a later one for any rank."""
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    if rank == 0 and ranks > 2:
+        first, second = torch.zeros(1), torch.zeros(1)
+        waiting = irecv(first, 2)
+        cases.true("any source behind another", dist.recv(second) == 1 and int(second) == 1, second)
+        dist.send(second, 2)
+        waiting.wait()
+        cases.true("what it was behind", int(first) == 2, first)
+    elif rank == 1 and ranks > 2:
+        dist.send(torch.ones(1), 0)
+    elif rank == 2:
+        dist.recv(torch.zeros(1), 0)
+        dist.send(torch.full((1,), 2.0), 0)
+
+
+def check_destroyed(cases: Cases) -> None:
+    """A receive that no message has come for, in a group that goes, is told so; the other groups go on."""
+    group = dist.new_group()
+    work = dist.irecv(torch.zeros(1), (dist.get_rank() + 1) % dist.get_world_size(), group=group)
+    assert work is not None
+    dist.destroy_process_group(group)
+    with cases.refused("irecv in a group that was destroyed", "before the group was destroyed"):
+        work.wait()
+
+
 def check_batch(cases: Cases) -> None:
     """A batch to and from all others at once, the own rank left out."""
     rank, ranks = dist.get_rank(), dist.get_world_size()
@@ -180,6 +207,8 @@ def main() -> None:
             dist.all_reduce(torch.ones(10))
             dist.all_reduce(torch.ones(1))
         check_any_source(cases)
+        check_any_source_behind_another(cases)
+        check_destroyed(cases)
         check_batch(cases)
         check_group(cases)
 

@@ -87,6 +87,17 @@ def check_splits(cases: Cases) -> None:
                 dist.all_to_all(list(torch.split(output, received)), list(torch.split(given, sent)))
 
 
+def check_sparse(cases: Cases) -> None:
+    """As many elements, of the same shape when dense or not, but other blocks of them."""
+    odd = dist.get_rank() == dist.get_world_size() - 1
+    for name, usual, other in (
+        ("shapes", torch.ones(4, 3).to_sparse(1), torch.ones(3, 4).to_sparse(1)),
+        ("dimensions", torch.ones(4, 3).to_sparse(1), torch.ones(4, 3).to_sparse(2)),
+    ):
+        with cases.refused(f"sparse {name}", "sparse_all_reduce"):
+            dist.all_reduce(other if odd else usual)
+
+
 def check_alive(cases: Cases, name: str) -> None:
     total = ones(3)
     dist.all_reduce(total)
@@ -102,6 +113,10 @@ def main() -> None:
             check_alive(cases, name)
         check_splits(cases)
         check_alive(cases, "splits")
+        check_sparse(cases)
+        check_alive(cases, "sparse tensors")
+        with cases.refused("a negative split", "negative"):
+            dist.all_to_all_single(ones(4), ones(4), [-1, 5] + [0] * (ranks - 2), [-1, 5] + [0] * (ranks - 2))
 
 
 if __name__ == "__main__":

@@ -151,6 +151,15 @@ def check_layouts(cases: Cases) -> None:
 
         if shape[0] * ranks % ranks == 0:
             check_flat(cases, name, lay, held)
+    mine = torch.zeros(shape, dtype=torch.int16)
+    dist.broadcast(held[0].t().contiguous().t() if rank == 0 else mine, 0)
+    cases.same("broadcast from one layout to another", mine if rank else held[0], held[0])
+    with torch.inference_mode():
+        mine = torch.zeros(4, 5).t()
+        work = dist.all_reduce(mine.add_(1), async_op=True)
+        assert work is not None
+        work.wait()
+        cases.same("all_reduce in inference mode", mine, torch.full(shape, float(ranks)))
     room = torch.full((3, 4), 7)
     dist.all_reduce(room[:, ::2])
     cases.same("all_reduce in the gaps", room[:, 1::2], torch.full((3, 2), 7))

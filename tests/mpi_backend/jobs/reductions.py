@@ -85,6 +85,8 @@ def expected_of(op: Any, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         return unsigned(op, tensors)
     if dtype in COMPLEX and op in (AVG, PREMUL_SUM):
         return torch.view_as_complex(expected_of(op, [torch.view_as_real(tensor) for tensor in tensors]))
+    if op == AVG and dtype == torch.float16:  # the sum may be too large for it
+        return reduce(torch.add, [tensor / len(tensors) for tensor in tensors])
     if op == AVG:
         return reduce(torch.add, tensors) / len(tensors)
     if op is PREMUL_SUM:
@@ -180,6 +182,12 @@ def check_sparse(cases: Cases) -> None:
     cases.same("all_reduce of sparse tensors, elements", mine.coalesce().values(), expected[1, :filled])
 
 
+def check_average_of_large(cases: Cases) -> None:
+    mine = torch.full((3,), 60000.0, dtype=torch.float16)
+    dist.all_reduce(mine, op=AVG)
+    cases.true("average of large fp16 numbers", bool(((mine - 60000).abs() <= 32).all()), mine)
+
+
 def check_refusals(cases: Cases) -> None:
     """What makes no sense raises on every rank, names op and dtype, and leaves the group usable."""
     group, ranks = default_group(), dist.get_world_size()
@@ -212,6 +220,7 @@ def main() -> None:
         check_values(cases)
         check_public(cases)
         check_sparse(cases)
+        check_average_of_large(cases)
         check_refusals(cases)
 
 
