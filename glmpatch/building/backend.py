@@ -11,12 +11,19 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, auto
 from pathlib import Path
 from typing import TypeAlias
 
 from glmpatch.building.packages import install, mpi_packages, why_pip_cannot
-from glmpatch.building.preflight import TorchFacts, ask_torch, problems_of_mpi, problems_of_tools, problems_of_torch
+from glmpatch.building.preflight import (
+    TorchFacts,
+    ask_torch,
+    problems_of_folders,
+    problems_of_mpi,
+    problems_of_tools,
+    problems_of_torch,
+)
 from glmpatch.building.problem import Problem, require_none
 from glmpatch.building.prove import Proof, prove
 from glmpatch.building.record import BackendInfo, backend_in_wheel, installed_backend
@@ -61,9 +68,12 @@ BackendEvent: TypeAlias = Stage | Compiled
 class BackendState(Enum):
     """How it ended."""
 
-    BUILT = "built"
-    CURRENT = "nothing to do"
-    OWN = "this PyTorch was built with MPI"
+    BUILT = auto()
+    """As asked for."""
+    CURRENT = auto()
+    """There was nothing to do."""
+    OWN = auto()
+    """This PyTorch was built with MPI."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +116,8 @@ def build_backend(options: BackendOptions, on_event: Callable[[BackendEvent], No
         _require_everything(options, facts, compiler, search)
         assert isinstance(facts, TorchFacts)  # noqa: S101 - for mypy, as the next
         assert compiler is not None  # noqa: S101
+        for reason in search.passed_over:
+            on_event(Stage(f"pass over an MPI: {reason}"))
         mpi = search.installation or _install_mpi(options.flavour, on_event)
         inputs = hash_inputs(torch or Torch(facts.version, ""), compiler, mpi)
         return _build(options, _describe(facts.version, compiler, mpi, inputs), compiler, mpi, on_event)
@@ -126,14 +138,17 @@ def _current(options: BackendOptions, inputs: str) -> BackendResult | None:
 def _require_everything(
     options: BackendOptions, torch: TorchFacts | Problem, compiler: Compiler | None, search: Search
 ) -> None:
-    problems = [
-        *problems_of_torch(torch),
-        *problems_of_tools(compiler),
-        *problems_of_mpi(FLAVOURS[options.flavour], search, options.mpi_root),
-        *(why_pip_cannot() if options.wheel_dir is None else ()),
-    ]
-    # One thing in the way can stand in the way of two steps.
-    require_none(list(dict.fromkeys(problems)))
+    needs_pip = options.wheel_dir is None or not (search.installation or options.mpi_root)
+    pip_cannot = list(why_pip_cannot()) if needs_pip else []
+    require_none(
+        [
+            *problems_of_torch(torch),
+            *problems_of_tools(compiler),
+            *problems_of_folders(options.wheel_dir),
+            *problems_of_mpi(FLAVOURS[options.flavour], search, options.mpi_root, pip_cannot),
+            *pip_cannot,
+        ]
+    )
 
 
 def _install_mpi(flavour: FlavourId, on_event: Callable[[BackendEvent], None]) -> Installation:
@@ -224,4 +239,7 @@ def _lock(environment: Path, on_event: Callable[[BackendEvent], None]) -> Iterat
         except BlockingIOError:
             on_event(Stage(f"wait for another build for {environment}"))
             fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            # A file system without locks, as those of clusters can be.
+            pass
         yield

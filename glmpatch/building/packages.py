@@ -6,17 +6,23 @@ import os
 import sys
 import sysconfig
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from importlib.machinery import PathFinder
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
 import msgspec
 
 from glmpatch.assets import asset_folder
-from glmpatch.building.problem import Problem
+from glmpatch.building.problem import Problem, pip
 from glmpatch.errors import EnvironmentLacksError
 from glmpatch.mpi import FLAVOURS, FlavourId
 from glmpatch.process import CommandFailedError, stream
+
+# What pip takes for a yes in its variables.
+_YES = {"1", "on", "t", "true", "y", "yes"}
+# Every MPI has these, and one that others' are written over is broken.
+_FILES = ("bin/mpirun", "bin/mpicxx", "include/mpi.h")
 
 
 class _Pin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -29,20 +35,20 @@ def mpi_packages(flavour: FlavourId) -> list[str]:
 
 
 def install(what: Sequence[str | Path], *, local: bool = False, hint: str) -> None:
-    """Install packages into this environment.
+    """Install packages into this environment, again if they are there: files of theirs may be gone.
 
     Args:
         what: Requirements or wheel files.
-        local: Install just these files, again if need be: without an index, without what they depend on.
+        local: Install just these files, without an index, without what they depend on.
         hint: What to do if it fails.
 
     Raises:
         EnvironmentLacksError: pip failed.
     """
-    options = ["--no-deps", "--no-index", "--force-reinstall"] if local else []
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *options]
+    options = ["--quiet", "--disable-pip-version-check", "--force-reinstall"]
+    options += ["--no-deps", "--no-index"] if local else []
     try:
-        for _ in stream([*command, *map(str, what)]):
+        for _ in stream([sys.executable, "-m", "pip", "install", *options, *map(str, what)]):
             pass
     except CommandFailedError as error:
         raise EnvironmentLacksError(f"pip could not install: {error.message}", hint=hint) from error
@@ -55,25 +61,37 @@ def why_pip_cannot() -> Iterator[Problem]:
     if PathFinder.find_spec("pip") is None:
         yield Problem(f"the environment {sys.prefix} has no pip", f"{sys.executable} -m ensurepip")
     purelib, stdlib = Path(sysconfig.get_path("purelib")), Path(sysconfig.get_path("stdlib"))
-    if sys.prefix == sys.base_prefix and (stdlib / "EXTERNALLY-MANAGED").exists():
+    allowed = os.environ.get("PIP_BREAK_SYSTEM_PACKAGES", "").lower() in _YES
+    if sys.prefix == sys.base_prefix and (stdlib / "EXTERNALLY-MANAGED").exists() and not allowed:
         yield Problem("this Python is the system's, which lets nobody but its own packages in", apart)
     elif not os.access(purelib, os.W_OK):
         yield Problem(f"{purelib} cannot be written to", apart)
 
 
 def other_mpis(flavour: FlavourId) -> Iterator[Problem]:
-    """MPIs of other flavours in this environment, whose files would be overwritten: all have a `bin/mpirun`."""
-    for other, pin in _pins().items():
-        for package in pin.packages if other != flavour else ():
-            name = package.partition("==")[0]
-            try:
-                found = version(name)
-            except PackageNotFoundError:
-                continue
-            yield Problem(
-                f"this environment holds {name} {found}, whose files have the names of {FLAVOURS[flavour].title}'s",
-                f"pip uninstall {name}, or use another environment, or name an MPI elsewhere with --mpi-root",
-            )
+    """Other MPIs in this environment, whose files would be overwritten: packages first, then what is no package's."""
+    title, elsewhere = FLAVOURS[flavour].title, "use another environment, or name an MPI elsewhere with --mpi-root"
+    owned: set[Path] = set()
+    for other in FLAVOURS:
+        for package in _installed(other):
+            owned.update(Path(str(file.locate())).resolve() for file in package.files or () if file.match("mpi*"))
+            if other != flavour:
+                name = package.metadata["Name"]
+                yield Problem(
+                    f"this environment holds {name} {package.version}, whose files have the names of {title}'s",
+                    f"{pip(f'uninstall {name}')}, or {elsewhere}",
+                )
+    for file in (Path(sys.prefix, name) for name in _FILES):
+        if file.exists() and file.resolve() not in owned:
+            yield Problem(f"{file} is of an MPI that pip did not install, and {title} has such a file, too", elsewhere)
+            return
+
+
+def _installed(flavour: FlavourId) -> Iterator[Distribution]:
+    """Those of the packages of an MPI that this environment has."""
+    for package in mpi_packages(flavour):
+        with suppress(PackageNotFoundError):
+            yield distribution(package.partition("==")[0])
 
 
 def _pins() -> dict[FlavourId, _Pin]:

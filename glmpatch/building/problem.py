@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +16,11 @@ class Problem:
 
     what: str
     mend: str
+
+
+def pip(arguments: str) -> str:
+    """The command that runs pip for this environment, which may not be active."""
+    return f"{shlex.quote(sys.executable)} -m pip {arguments}"
 
 
 def require_none(problems: Sequence[Problem]) -> None:

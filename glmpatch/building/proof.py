@@ -1,6 +1,7 @@
 """Run by `mpirun` with a few ranks: reduces, takes a step of DDP, and sees that the numbers are right.
 
-The first rank prints one line of JSON behind `MARK`. Whatever is wrong is an exception, which ends all ranks.
+The first rank prints one line of JSON behind `MARK`. Whatever is wrong is an exception, which ends all ranks. A copy
+of this file runs beside the backend that is not installed yet: it imports nothing of ours.
 """
 
 from __future__ import annotations

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import zipfile
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from glmpatch.building import proof
 from glmpatch.building.logged import logged
-from glmpatch.building.proof import MARK
 from glmpatch.building.record import BackendInfo
 from glmpatch.building.toolchain import Compiler, sanitizer_environment
 from glmpatch.errors import BuildFailedError
@@ -44,19 +45,19 @@ def prove(wheel: Path, info: BackendInfo, mpi: Installation, compiler: Compiler,
     """
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)
-    package = str(Path(__file__).parents[2])
-    paths = [str(folder), package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    # Python looks for modules beside its script first.
+    script = str(shutil.copy(proof.__file__, folder))
     environment = {
         **mpi.environment(os.environ),
         **_LIMIT,
-        "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONSAFEPATH": "",
         "OMP_NUM_THREADS": "1",
         "TORCH_DEVICE_BACKEND_AUTOLOAD": "1",
         **(sanitizer_environment(compiler) if info.sanitized else {}),
     }
-    command = mpi.launch(_RANKS, [sys.executable, "-m", "glmpatch.building.proof"])
+    command = mpi.launch(_RANKS, [sys.executable, script])
     with closing(logged(stream(command, env=environment), "the proof of the MPI backend")) as lines:
-        answers = [line.partition(MARK)[2] for line in lines if MARK in line]
+        answers = [line.partition(proof.MARK)[2] for line in lines if proof.MARK in line]
     if not answers:
         raise BuildFailedError("the proof of the MPI backend ended without a result")
     facts = json.loads(answers[0])

@@ -49,9 +49,13 @@ class BackendInfo(msgspec.Struct, frozen=True):
 
 
 def installed_backend() -> BackendInfo | None:
-    """The backend that this environment has. Reads a file; imports neither torch nor the backend."""
+    """The backend that this environment has, whole. Reads a file; imports neither torch nor the backend."""
     try:
-        return _decode(Path(str(distribution(DISTRIBUTION).locate_file(RECORD))).read_bytes())
+        found = distribution(DISTRIBUTION)
+        sizes = ((Path(str(file.locate())), file.size) for file in found.files or ())
+        if any(size is not None and file.stat().st_size != size for file, size in sizes):
+            return None
+        return _decode(Path(str(found.locate_file(RECORD))).read_bytes())
     except (PackageNotFoundError, OSError):
         return None
 

@@ -8,10 +8,10 @@ import json
 import os
 import re
 import shlex
-import shutil
 import sys
 import sysconfig
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,11 @@ from glmpatch.mpi.flavour import Installation
 from glmpatch.process import stream
 
 # Those that the build reads. A change of theirs changes the backend.
-_VARIABLES = ("CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "GLMPATCH_SANITIZE")
+_VARIABLES = (
+    *("CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS"),
+    *("CPATH", "CPLUS_INCLUDE_PATH", "LIBRARY_PATH"),
+    "GLMPATCH_SANITIZE",
+)
 _SANITIZE = "GLMPATCH_SANITIZE"
 _IGNORED = {"__pycache__", "build.json"}
 
@@ -94,12 +98,10 @@ def find_compiler() -> Compiler | None:
     """The compiler that CXX names, else the system's."""
     chosen = os.environ.get("CXX")
     for command in [chosen] if chosen else ["c++", "g++", "clang++"]:
-        words = shlex.split(command)
-        if shutil.which(words[0]):
-            try:
-                lines = list(stream([*words, "--version"]))
-            except GlmpatchError:
-                continue
+        # No name at all, quotes that do not end, no program of that name, or one that is none, or fails.
+        with suppress(ValueError, OSError, GlmpatchError):
+            first, *others = shlex.split(command)
+            lines = list(stream([first, *others, "--version"]))
             return Compiler(command, next(iter(lines), "unknown"))
     return None
 

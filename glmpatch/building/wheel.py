@@ -20,7 +20,7 @@ from glmpatch.building.preflight import tool_path
 from glmpatch.building.record import RECORD, BackendInfo
 from glmpatch.building.toolchain import Compiler, sanitize, source_files, sources
 from glmpatch.mpi.flavour import Installation
-from glmpatch.process import stream
+from glmpatch.process import find_program, stream
 
 # What ninja prints before each of its commands.
 _STEP = re.compile(r"\[(\d+)/(\d+)\]")
@@ -68,7 +68,7 @@ def build_wheel(
     command = [sys.executable, "setup.py", "bdist_wheel", "--dist-dir", str(folder / "dist")]
     environment = _environment(compiler, folder, jobs or len(os.sched_getaffinity(0)))
     printed = stream(command, cwd=source, env=environment)
-    with closing(logged(printed, "the compilation of the MPI backend", report=_REPORT)) as lines:
+    with closing(logged(printed, "the compilation of the MPI backend", report=(_STEP, _REPORT))) as lines:
         for line in lines:
             if step := _STEP.match(line):
                 on_compiled(Compiled(int(step[1]), int(step[2])))
@@ -78,24 +78,31 @@ def build_wheel(
 
 def _environment(compiler: Compiler, folder: Path, jobs: int) -> dict[str, str]:
     """The environment of setup.py: this compiler everywhere, through ccache if it is there."""
-    path = tool_path()
+    path, cached = tool_path(), {}
     words = shlex.split(compiler.command)
-    if ccache := shutil.which("ccache"):
+    ccache, program = shutil.which("ccache"), Path(find_program(words[0])).absolute()
+    # Not if CXX is `ccache g++`, or a link to it.
+    if ccache and program.resolve().name != "ccache":
         # A link of the compiler's name is ccache's way to be found by tools that know nothing of it.
         links = folder / "ccache"
         links.mkdir()
-        (links / Path(words[0]).name).symlink_to(ccache)
-        words[0] = Path(words[0]).name
+        (links / program.name).symlink_to(ccache)
+        words[0] = program.name
+        # Where ccache looks for the compiler itself: the first of that name on PATH may be another one.
+        cached = {"CCACHE_PATH": os.pathsep.join([str(program.parent), path])}
         path = os.pathsep.join([str(links), path])
     command = shlex.join(words)
     return {
         **os.environ,
+        **cached,
         "PATH": path,
         "CXX": command,
         # Python's own way to link names the compiler that Python was built with, which may not be here.
         "LDSHARED": f"{command} -shared",
         "LDCXXSHARED": f"{command} -shared",
         "MAX_JOBS": str(jobs),
+        # A broken backend, maybe an older one of ours, is no reason not to build.
+        "TORCH_DEVICE_BACKEND_AUTOLOAD": "0",
         "SOURCE_DATE_EPOCH": _EPOCH,
         # The folder is another one each time.
         "CCACHE_BASEDIR": str(folder),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import get_args
@@ -13,6 +14,7 @@ from glmpatch.building.backend import BackendEvent, BackendOptions, BackendResul
 from glmpatch.console import make_console
 from glmpatch.mpi import FlavourId
 
+_AUTOLOAD = "TORCH_DEVICE_BACKEND_AUTOLOAD"
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
@@ -49,6 +51,9 @@ def command(
     console.print(_table(result))
     if result.state is BackendState.CURRENT:
         console.print("nothing to do: nothing has changed since it was built")
+    # How PyTorch itself reads it.
+    if os.environ.get(_AUTOLOAD, "1") != "1" and not result.wheel:
+        console.print(f"{_AUTOLOAD} is set here: until it is unset, PyTorch does not load the backend", soft_wrap=True)
 
 
 def _table(result: BackendResult) -> Table:

@@ -17,12 +17,18 @@ from glmpatch.process import CommandFailedError, stream
 FlavourId: TypeAlias = Literal["intel", "openmpi", "mpich"]
 
 _SYSTEM = Path("/usr")
+# What schedulers and their jobs tell an mpirun: on which other hosts to start ranks, and how. The same for Hydra's own.
+_ELSEWHERE = re.compile(
+    r"(SLURM|PBS|LSB|LOADL|COBALT|PMI)_|PMIX_(?!MCA_)|PE_HOSTFILE$|(I_MPI_)?HYDRA_(HOST|BOOTSTRAP|LAUNCHER|RMK)"
+    r"|(OMPI|PRTE)_MCA_\w*hostfile$"
+)
+_MARK = "glmpatch-mpi:"
 # Run apart: a process can hold one MPI only, and Intel's library and MPICH's even have the same soname.
-_ASK_LIBRARY = """\
+_ASK_LIBRARY = f"""\
 import ctypes, sys
 text, length = ctypes.create_string_buffer(65536), ctypes.c_int()
 ctypes.CDLL(sys.argv[1]).MPI_Get_library_version(text, ctypes.byref(length))
-print(" ".join(text.value.decode(errors="replace").split()))
+print("{_MARK}" + " ".join(text.value.decode(errors="replace").split()))
 """
 
 
@@ -55,8 +61,9 @@ class Installation:
     link_flags: tuple[str, ...]
 
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
-        """`base` with what this MPI needs to run."""
-        return self.flavour.environment(self.root, base)
+        """`base` with what this MPI needs to run on this host, and without what leads it to others."""
+        here = {name: value for name, value in base.items() if not _ELSEWHERE.match(name)}
+        return self.flavour.environment(self.root, here)
 
     def launch(self, ranks: int, command: Sequence[str]) -> list[str]:
         """The command that runs `command` as so many ranks on this host."""
@@ -154,7 +161,9 @@ class Flavour:
         flags = _Flags.parse(shown[-1] if shown else "", root)
         if not any((folder / "mpi.h").is_file() for folder in flags.headers):
             raise _PassedOver("can run programs, but lacks mpi.h to compile them")
-        library = _ask([sys.executable, "-I", "-c", _ASK_LIBRARY, str(flags.library())], environment)
+        said = _ask([sys.executable, "-I", "-c", _ASK_LIBRARY, str(flags.library())], environment)
+        # Behind what the loader may have to say, as of an LD_PRELOAD that is gone.
+        library = said.rpartition(_MARK)[2]
         match = self.identity.match(library)
         if match is None:
             raise _PassedOver(f"has a library that is not {self.title}'s: {library[:80]}")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -69,6 +70,14 @@ def make_venv(root: Path) -> Venv:
             (venv.site / package.name).symlink_to(package)
     (venv.site / "glmpatch.pth").write_text(f"{REPOSITORY}\n")
     return venv
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _programs_can_be_interrupted() -> Iterator[None]:
+    """A shell starts what runs in the background with SIGINT ignored, which is inherited; a handler is not."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="module")

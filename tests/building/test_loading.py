@@ -8,11 +8,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from glmpatch.building.toolchain import sources
 from tests.mpi_support import backend_folder, installation
 
 pytestmark = pytest.mark.usefixtures("_with_torch")
@@ -71,6 +73,16 @@ def change(site: Path, **values: str) -> None:
     """Change what the backend was built for."""
     file = site / "glmpatch_mpi/build.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+
+def module(folder: Path) -> Any:
+    """The package in a folder, without a torch to serve."""
+    spec = spec_from_file_location("glmpatch_mpi_alone", folder / "__init__.py")
+    assert spec
+    assert spec.loader
+    loaded = module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
 
 
 def test_importing_torch_loads_one_module_more_and_no_mpi(site: Path) -> None:
@@ -165,12 +177,20 @@ def test_another_torch_is_refused(site: Path) -> None:
         assert part in message
 
 
-@pytest.mark.parametrize("version", ["2021.18.10", "2021.18", "2021.1"])
-def test_another_version_of_the_mpi_is_refused(version: str, site: Path) -> None:
-    change(site, identity=f"Intel(R) MPI Library {version}", mpi_version=version)
+def test_another_version_of_the_mpi_is_refused(site: Path) -> None:
+    change(site, identity="Intel(R) MPI Library 2021.18", mpi_version="2021.18")
     message = error(site)
-    for part in (f"Intel MPI {version}", installation("intel").identity, "glmpatch build-backend --mpi intel"):
+    for part in ("Intel MPI 2021.18,", installation("intel").identity, "glmpatch build-backend --mpi intel --force"):
         assert part in message
+
+
+@pytest.mark.parametrize("version", ["2021.18.10", "2021.18", "2021.1", "2021.18.1rc1", "2021x18.1"])
+def test_a_version_that_begins_alike_is_another(version: str) -> None:
+    library = "Intel(R) MPI Library 2021.18.1 for Linux* OS"
+    begins = module(sources() / "glmpatch_mpi")._begins
+    assert begins(library, "Intel(R) MPI Library 2021.18.1")
+    assert not begins(library, f"Intel(R) MPI Library {version}")
+    assert not begins(f"Intel(R) MPI Library {version} for Linux* OS", "Intel(R) MPI Library 2021.18.1")
 
 
 def test_another_mpi_is_refused(site: Path) -> None:
@@ -189,13 +209,21 @@ def test_a_library_that_does_not_load_is_told(site: Path) -> None:
         assert part in message
 
 
-@pytest.mark.parametrize("record", [None, "", "[]", "{}", '{"torch": 1}'])
-def test_a_damaged_record_is_told(record: str | None, site: Path) -> None:
+def test_a_damaged_record_is_told(site: Path) -> None:
     file = site / "glmpatch_mpi/build.json"
-    file.unlink()
+    file.write_text("")
+    message = error(site)
+    assert f"is damaged: {file}" in message
+    assert "glmpatch build-backend --mpi intel|openmpi|mpich --force" in message
+
+
+@pytest.mark.parametrize("record", [None, "", "[]", "{}", '{"torch": 1}'])
+def test_however_a_record_is_damaged(record: str | None, tmp_path: Path) -> None:
+    shutil.copy(sources() / "glmpatch_mpi/__init__.py", tmp_path)
     if record is not None:
-        file.write_text(record)
-    assert f"is damaged: {file}" in error(site)
+        (tmp_path / "build.json").write_text(record)
+    with pytest.raises(RuntimeError, match="the MPI backend is damaged"):
+        module(tmp_path)._read_build()
 
 
 @pytest.mark.parametrize("damage", ["glmpatch_mpi/build.json", "glmpatch_mpi/_C.*.so"])

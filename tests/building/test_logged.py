@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Generator
 from pathlib import Path
@@ -44,11 +45,20 @@ def test_a_failure_shows_its_end_and_keeps_all_of_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("printed", "told"),
-    [("cause\\nreport\\nnoise", "    cause"), ("report\\nnoise", "    report\n    noise"), ("cause", "    cause")],
+    [
+        ("[1/2]\\ncause\\nreport\\nnoise\\nreport", "    [1/2]\n    cause"),
+        (
+            "report\\nof a warning\\n[1/2]\\ncause\\nreport\\nnoise",
+            "    report\n    of a warning\n    [1/2]\n    cause",
+        ),
+        ("a warning\\nreport\\ncause", "    a warning\n    report\n    cause"),
+        ("[1/2]\\ncause", "    [1/2]\n    cause"),
+    ],
 )
 def test_the_tools_own_report_is_not_the_end(printed: str, told: str) -> None:
+    report = (re.compile(r"\[\d/\d\]"), "report")
     with pytest.raises(BuildFailedError) as caught:
-        list(logged(program(f"print('{printed}'); raise SystemExit(1)"), "the step", report="report"))
+        list(logged(program(f"print('{printed}'); raise SystemExit(1)"), "the step", report=report))
     assert caught.value.message.partition("\n")[2] == told
 
 

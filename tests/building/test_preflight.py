@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -7,7 +9,14 @@ import pytest
 
 from glmpatch.building import preflight
 from glmpatch.building.backend import BackendOptions, build_backend
-from glmpatch.building.preflight import TorchFacts, ask_torch, problems_of_mpi, problems_of_tools, problems_of_torch
+from glmpatch.building.preflight import (
+    TorchFacts,
+    ask_torch,
+    problems_of_folders,
+    problems_of_mpi,
+    problems_of_tools,
+    problems_of_torch,
+)
 from glmpatch.building.problem import Problem
 from glmpatch.building.toolchain import Compiler
 from glmpatch.errors import EnvironmentLacksError, ExitCode
@@ -47,7 +56,7 @@ def test_there_is_no_torch(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     problem = ask_torch()
     assert list(problems_of_torch(problem)) == [problem]
     assert isinstance(problem, Problem)
-    assert problem.mend == "pip install torch"
+    assert problem.mend == f"{sys.executable} -m pip install torch"
 
 
 def test_a_torch_that_does_not_import_is_told_by_its_last_words(path: Path) -> None:
@@ -62,6 +71,20 @@ def test_a_torch_that_is_too_old(path: Path) -> None:
     (problem,) = problems_of_torch(ask_torch())
     assert "torch 2.4.1+cpu" in problem.what
     assert "torch>=2.5" in problem.mend
+
+
+def test_a_torch_that_talks_is_understood(path: Path) -> None:
+    torch_like(path, "print('welcome', end=' ')")
+    assert ask_torch() == TorchFacts("2.4.1+cpu", distributed=False, own_mpi=False)
+
+
+def test_what_lies_in_the_folder_we_are_in_is_not_taken_for_torch(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a checkout of PyTorch."""
+    torch_like(path, "")
+    torch_like(path / "checkout", "raise ImportError('not the sources')")
+    (path / "checkout/json.py").write_text("raise ImportError('not that json')")
+    monkeypatch.chdir(path / "checkout")
+    assert ask_torch() == TorchFacts("2.4.1+cpu", distributed=False, own_mpi=False)
 
 
 @pytest.mark.parametrize("version", ["2.5.0", "2.5.0a0+git1", "2.13.0.dev20260101+cpu", "3.0.0"])
@@ -99,24 +122,46 @@ def test_without_setuptools(venv: Venv) -> None:
     assert "setuptools is not installed" in venv.run("-c", code).out
 
 
+def test_a_folder_for_the_wheel_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (problem,) = problems_of_folders(tmp_path / "file/dist/of/wheels")
+    assert problem.what.startswith(f"{tmp_path / 'file'} ")
+    assert list(problems_of_folders(tmp_path / "dist/of/wheels")) == []
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare")
+def test_a_scratch_folder_where_no_program_runs(tmp_path: Path) -> None:
+    code = "from glmpatch.building.preflight import *; print(*problems_of_folders(None))"
+    mounted = 'mount -t tmpfs -o noexec none "$0" && TMPDIR=$0 exec "$@"'
+    command = ["unshare", "--map-root-user", "--mount", "sh", "-c", mounted, str(tmp_path), sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "mount" in done.stderr or "unshare" in done.stderr:
+        pytest.skip(f"cannot mount: {done.stderr}")
+    assert f"{tmp_path} is mounted so that no program in it runs" in done.stdout
+    assert "TMPDIR" in done.stdout
+
+
 def test_an_mpi_that_can_be_installed_is_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "why_pip_cannot", lambda: iter(()))
     monkeypatch.setattr(preflight, "other_mpis", lambda _flavour: iter(()))
-    assert list(problems_of_mpi(FLAVOURS["intel"], NOTHING, None)) == []
+    assert list(problems_of_mpi(FLAVOURS["intel"], NOTHING, None, [])) == []
 
 
 def test_an_mpi_that_can_neither_be_found_nor_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "why_pip_cannot", lambda: iter([Problem("no pip", "get it")]))
-    monkeypatch.setattr(preflight, "other_mpis", lambda _flavour: iter(()))
-    first, second = problems_of_mpi(FLAVOURS["mpich"], Search(None, ("/usr has no mpi.h",)), None)
+    other = Problem("another MPI", "take it away")
+    monkeypatch.setattr(preflight, "other_mpis", lambda _flavour: iter([other]))
+    nothing = Search(None, ("/usr has no mpi.h",))
+    first, second = problems_of_mpi(FLAVOURS["mpich"], nothing, None, [])
     assert "/usr has no mpi.h" in first.what
     assert "mpich==" in first.what
-    assert second == Problem("no pip", "get it")
+    assert second == other
+    monkeypatch.setattr(preflight, "other_mpis", lambda _flavour: iter(()))
+    assert list(problems_of_mpi(FLAVOURS["mpich"], nothing, None, [Problem("no pip", "get it")])) == [first]
 
 
 def test_an_mpi_that_is_named_is_not_replaced(tmp_path: Path) -> None:
     search = FLAVOURS["mpich"].search(tmp_path)
-    (problem,) = problems_of_mpi(FLAVOURS["mpich"], search, tmp_path)
+    (problem,) = problems_of_mpi(FLAVOURS["mpich"], search, tmp_path, [])
     assert problem.what == f"{tmp_path} has no bin/mpirun"
     assert "--mpi-root" in problem.mend
 

@@ -48,8 +48,16 @@ def run(site: Path, appended: str = "") -> Proof:
     return prove(wheel, info, installation("intel"), compiler, site.parent / "unpacked")
 
 
-def test_the_proof_holds(site: Path) -> None:
+def test_the_proof_holds_wherever_it_is_started(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder with modules of torch's names, by a Python that is told to look for none beside its script."""
+    (site.parent / "checkout").mkdir()
+    for module_name in ("torch", "random"):
+        (site.parent / f"checkout/{module_name}.py").write_text("raise ImportError('not this one')")
+    monkeypatch.chdir(site.parent / "checkout")
     assert run(site) == Proof(2, ("float32", "bfloat16"))
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    with pytest.raises(BuildFailedError, match="gave wrong sums"):
+        run(site, SILENT_ALL_REDUCE)
 
 
 def test_wrong_sums_are_seen(site: Path) -> None:

@@ -58,6 +58,19 @@ def test_a_damaged_one_counts_as_none(record: bytes, tmp_path: Path) -> None:
     assert installed_backend() is None
 
 
+def test_one_whose_files_are_not_as_they_were_installed_counts_as_none(tmp_path: Path) -> None:
+    install(tmp_path, msgspec.json.encode(INFO))
+    library = tmp_path / "glmpatch_mpi/_C.so"
+    library.write_bytes(b"library")
+    record = tmp_path / "glmpatch_mpi-0.1.0.dist-info/RECORD"
+    record.write_text(f"glmpatch_mpi/_C.so,sha256=0,7\n{RECORD},,\n")
+    assert installed_backend() == INFO
+    library.write_bytes(b"")
+    assert installed_backend() is None
+    library.unlink()
+    assert installed_backend() is None
+
+
 def test_the_one_in_a_wheel(tmp_path: Path) -> None:
     wheel = tmp_path / "a.whl"
     assert backend_in_wheel(wheel) is None

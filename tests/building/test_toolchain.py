@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from glmpatch.building import toolchain
+from glmpatch.building.preflight import problems_of_tools
 from glmpatch.building.toolchain import Compiler, Torch, find_compiler, find_torch, hash_inputs, source_files
 from glmpatch.mpi import FLAVOURS
 from glmpatch.mpi.flavour import Installation
@@ -59,10 +60,16 @@ def test_the_compiler_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.banner.startswith("g++ ")
 
 
-@pytest.mark.parametrize("name", ["no-such-compiler", "false"])
-def test_a_named_compiler_that_does_not_start_is_not_replaced(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["no-such-compiler", "false", '"g++', " ", "./no-program"])
+def test_a_named_compiler_that_does_not_start_is_not_replaced(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "no-program").write_bytes(b"\x7fELF of another machine")
+    (tmp_path / "no-program").chmod(0o755)
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CXX", name)
     assert find_compiler() is None
+    assert repr(name) in next(problems_of_tools(None)).what
 
 
 def test_the_systems_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -112,7 +119,14 @@ def test_every_file_of_ours_counts(sources: Path) -> None:
     assert len(hashes) == len(files) + 2
 
 
-@pytest.mark.parametrize("name", toolchain._VARIABLES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS"),
+        *("CPATH", "CPLUS_INCLUDE_PATH", "LIBRARY_PATH"),
+        "GLMPATCH_SANITIZE",
+    ],
+)
 def test_every_variable_that_the_build_reads_counts(name: str, sources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sources.exists()
     before = hash_inputs(TORCH, COMPILER, MPI)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 import shutil
 import zipfile
 from pathlib import Path
@@ -74,6 +75,36 @@ def test_ccache_is_used(sources: Path, compiler: Compiler, tmp_path: Path, monke
     monkeypatch.setenv("CCACHE_DIR", str(tmp_path / "cache"))
     build(tmp_path / "one", compiler, [])
     assert [file for file in (tmp_path / "cache").rglob("*") if file.is_file()]
+
+
+@pytest.mark.skipif(shutil.which("ccache") is None, reason="ccache is not installed")
+def test_ccache_calls_the_compiler_that_was_chosen(
+    sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert sources.exists()
+    for folder in ("chosen", "first"):
+        program = tmp_path / folder / "g++-of-a-module"
+        program.parent.mkdir()
+        program.write_text(f'#!/bin/sh\ntouch {shlex.quote(str(program))}.called\nexec c++ "$@"\n')
+        program.chmod(0o755)
+    monkeypatch.setenv("CCACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", f"{tmp_path / 'first'}:/usr/bin:/bin")
+    build(tmp_path / "one", Compiler(str(tmp_path / "chosen/g++-of-a-module"), "c++"), [])
+    assert [file.parent.name for file in tmp_path.glob("*/*.called")] == ["chosen"]
+    assert [file for file in (tmp_path / "cache").rglob("*") if file.is_file()]
+
+
+def test_a_broken_backend_is_no_reason_not_to_build(
+    sources: Path, compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not ours, nor that of another package: PyTorch would load it, as it is imported to build."""
+    assert sources.exists()
+    metadata = tmp_path / "site/other-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[torch.backends]\nother = no_such_module:autoload\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    assert build(tmp_path / "one", compiler, []).exists()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from glmpatch.mpi import FLAVOURS, Flavour, FlavourId, intel
+from glmpatch.mpi import FLAVOURS, FlavourId, intel
 from tests.mpi_support import ALL_FLAVOURS, ROOTS, installation
 
 PAIRS = [(one, other) for one in ALL_FLAVOURS for other in ALL_FLAVOURS if one != other]
@@ -26,6 +26,35 @@ int main() {
     MPI_Finalize();
 }
 """
+# What schedulers tell the jobs that they start. The file `hosts` is made for each.
+SCHEDULERS: Mapping[str, Mapping[str, str]] = {
+    "Slurm": {
+        "SLURM_JOBID": "1",
+        "SLURM_JOB_ID": "1",
+        "SLURM_NNODES": "2",
+        "SLURM_JOB_NUM_NODES": "2",
+        "SLURM_JOB_NODELIST": "nowhere",
+        "SLURM_NODELIST": "nowhere",
+        "SLURM_TASKS_PER_NODE": "1(x2)",
+    },
+    "PBS": {"PBS_JOBID": "1", "PBS_ENVIRONMENT": "PBS_BATCH", "PBS_NODEFILE": "hosts"},
+    "LSF": {
+        "LSB_JOBID": "1",
+        "LSB_MCPU_HOSTS": "nowhere 2",
+        "LSB_HOSTS": "nowhere nowhere",
+        "LSB_DJOB_HOSTFILE": "hosts",
+    },
+    "Grid Engine": {"PE_HOSTFILE": "hosts", "NSLOTS": "2", "SGE_ROOT": "/nowhere", "ARC": "lx"},
+    "the user": {
+        "HYDRA_HOST_FILE": "hosts",
+        "HYDRA_LAUNCHER": "slurm",
+        "HYDRA_BOOTSTRAP": "slurm",
+        "I_MPI_HYDRA_HOST_FILE": "hosts",
+        "I_MPI_HYDRA_BOOTSTRAP": "slurm",
+        "PRTE_MCA_prte_default_hostfile": "hosts",
+        "OMPI_MCA_orte_default_hostfile": "hosts",
+    },
+}
 SAYS = {"intel": "Intel(R) MPI Library 1.2", "openmpi": "mpirun (Open MPI) 1.2", "mpich": "HYDRA build details:"}
 
 
@@ -98,6 +127,22 @@ def test_more_ranks_than_cores(flavour: FlavourId, program: Mapping[FlavourId, P
     ranks = len(os.sched_getaffinity(0)) + 1
     lines = run(mpi.launch(ranks, [str(program[flavour])]), mpi.environment(os.environ))
     assert sum(line.startswith(f"one of {ranks}: ") for line in lines) == ranks
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("flavour", ALL_FLAVOURS)
+def test_ranks_start_on_this_host_whatever_a_scheduler_says(flavour: FlavourId, scheduler: str, tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.write_text("nowhere 2 queue\n" if scheduler == "Grid Engine" else "nowhere\nnowhere\n")
+    told = {name: str(hosts) if value == "hosts" else value for name, value in SCHEDULERS[scheduler].items()}
+    mpi = installation(flavour)
+    environment = mpi.environment({**os.environ, **told, "MPIEXEC_TIMEOUT": "20"})
+    assert run(mpi.launch(2, ["echo", "here"]), environment) == ["here", "here"]
+
+
+def test_what_steers_an_mpi_itself_is_kept() -> None:
+    own = {"PMIX_MCA_gds": "hash", "OMPI_MCA_btl": "self,tcp", "I_MPI_FABRICS": "shm", "HYDRA_TOPO_DEBUG": "1"}
+    assert own.items() <= installation("openmpi").environment(own).items()
 
 
 @pytest.mark.parametrize(("flavour", "other"), PAIRS)
@@ -217,6 +262,15 @@ def test_a_library_that_is_not_that_of_its_launcher(tmp_path: Path) -> None:
     assert "has a library that is not Intel MPI's: MPICH Version" in refusal("intel", tmp_path)
 
 
+@pytest.mark.parametrize("flavour", ALL_FLAVOURS)
+def test_what_the_loader_complains_about_is_no_part_of_an_answer(
+    flavour: FlavourId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mpi = installation(flavour)
+    monkeypatch.setenv("LD_PRELOAD", "/nowhere/libpreloaded.so")
+    assert FLAVOURS[flavour].search(mpi.root).installation == mpi
+
+
 @pytest.mark.parametrize(("user", "asked"), [(0, {"1"}), (1000, {None})])
 def test_only_root_insists_on_running_as_root(user: int, asked: set[object], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: user)
@@ -239,4 +293,3 @@ def test_the_layout_of_oneapi(tmp_path: Path) -> None:
 
 def test_each_is_called_what_it_says() -> None:
     assert {name: flavour.id for name, flavour in FLAVOURS.items()} == {name: name for name in ALL_FLAVOURS}
-    assert all(isinstance(flavour, Flavour) for flavour in FLAVOURS.values())

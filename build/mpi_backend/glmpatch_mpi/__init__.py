@@ -93,7 +93,7 @@ def _load() -> Any:
     if placed is not ProcessGroupMPI:
         return placed
     build = _read_build()
-    hint = f"glmpatch build-backend --mpi {build['flavour']} builds it anew"
+    hint = f"glmpatch build-backend --mpi {build['flavour']} --force builds it anew"
     torch = sys.modules["torch"]
     if torch.__version__ != build["torch"]:
         raise RuntimeError(
@@ -108,7 +108,7 @@ def _load() -> Any:
             f" elsewhere here, put its libraries on LD_LIBRARY_PATH. Else: {hint}"
         ) from error
     found = " ".join(library.library_version().split())
-    if not re.match(rf"{re.escape(build['identity'])}(?![\w.])", found):
+    if not _begins(found, build["identity"]):
         raise RuntimeError(f"the MPI backend was built for {wanted}, and this process has {found[:100]}: {hint}")
     cls = library.ProcessGroupMPI
     create = cls.create
@@ -116,6 +116,11 @@ def _load() -> Any:
     atexit.register(library.stop)
     _place(cls)
     return cls
+
+
+def _begins(library: str, identity: str) -> bool:
+    """Whether the text of a library begins so, and goes on with no more of a version: 2021.18 is not 2021.18.1."""
+    return re.match(rf"{re.escape(identity)}(?![\w.])", library) is not None
 
 
 def _read_build() -> dict[str, str]:
@@ -130,7 +135,8 @@ def _read_build() -> dict[str, str]:
         return {name: build[name] for name in ("torch", "flavour", "mpi", "mpi_version", "mpi_root", "identity")}
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise RuntimeError(
-            f"the MPI backend is damaged: {file}: {error}: glmpatch build-backend --force builds it anew"
+            f"the MPI backend is damaged: {file}: {error}: glmpatch build-backend --mpi intel|openmpi|mpich --force"
+            " builds it anew"
         ) from error
 
 
