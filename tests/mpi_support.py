@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import get_args
 
 import pytest
 
@@ -24,7 +25,7 @@ from glmpatch.mpi.flavour import FlavourId, Installation
 
 # One folder a flavour; `make` installs them.
 ROOTS = Path(os.environ.get("GLMPATCH_MPI_ROOTS", ".venv/mpi")).absolute()
-ALL_FLAVOURS: tuple[FlavourId, ...] = ("intel", "openmpi", "mpich")
+ALL_FLAVOURS: tuple[FlavourId, ...] = get_args(FlavourId)
 
 
 @cache

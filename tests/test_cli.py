@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -21,6 +22,7 @@ from glmpatch import __version__, cli, commands
 from glmpatch.assets import asset_folder
 from glmpatch.errors import ExitCode, UsageError
 from tests.git_support import snapshot
+from tests.mpi_support import installation
 
 REPOSITORY = Path(__file__).parent.parent
 ENTRY = "from glmpatch.cli import main; main()"
@@ -187,26 +189,96 @@ def test_a_reader_that_has_seen_enough(upstream: Path, name: str) -> None:
     assert len(done.stdout.splitlines()) == 1
 
 
-def test_told_to_stop_it_ends_as_at_an_interrupt(tmp_path: Path) -> None:
-    """The transport hangs, as one does whose server never answers."""
+# Two are written by click, two by rich, then one as bytes and one as JSON; the last two are errors, ours and click's.
+@pytest.mark.parametrize(
+    "arguments",
+    ["--help", "diff --help", "patches", "status {}", "diff {}", "status {} --json", "status /nowhere", "x"],
+)
+def test_a_reader_that_is_gone(upstream: Path, arguments: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "glmpatch", *arguments.format(upstream).split()],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        stdout=writing,
+        stderr=writing if arguments in {"status /nowhere", "x"} else subprocess.PIPE,
+        check=False,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr or b"") == (128 + signal.SIGPIPE, b"")
+
+
+def test_without_a_standard_output(upstream: Path) -> None:
+    script = f'"{sys.executable}" -m glmpatch status {upstream} >&-'
+    done = subprocess.run(
+        ["/bin/sh", "-c", script], env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (ExitCode.DONE, b"")
+
+
+def test_a_build_whose_reader_has_seen_enough_leaves_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    root = installation("mpich").root
+    program = f'"{sys.executable}" -m glmpatch build-backend --mpi mpich --mpi-root "{root}" --wheel-dir "{tmp_path}"'
+    done = subprocess.run(
+        ["bash", "-c", f"{program} | head -1; exit ${{PIPESTATUS[0]}}"],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+    assert len(done.stdout.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def hanging_apply(tmp_path: Path, *prefix: str, **streams: Any) -> subprocess.Popen[bytes]:
+    """A clone over a transport that hangs, as one does whose server never answers; once it does."""
     started = tmp_path / "started"
     ssh = tmp_path / "ssh"
     ssh.write_text(f"#!/bin/sh\ntouch {started}\nexec sleep 60\n")
     ssh.chmod(0o755)
-    process = subprocess.Popen(
-        [sys.executable, "-c", ENTRY, "apply", str(tmp_path / "a/b"), "--upstream", "ssh://host/x"],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "GIT_SSH_COMMAND": str(ssh)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
+    program = [sys.executable, "-c", ENTRY, "apply", str(tmp_path / "a/b"), "--upstream", "ssh://host/x"]
+    environment = {"PYTHONPATH": str(REPOSITORY), "GIT_SSH_COMMAND": str(ssh), "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen([*prefix, *program], env={**os.environ, **environment}, **streams)
     for _ in range(500):
         if started.exists():
             break
         time.sleep(0.02)
+    return process
+
+
+def check_nothing_left(tmp_path: Path) -> None:
+    """Nothing of the clone, and no report of a bug."""
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ssh", "started"]
+
+
+def test_told_to_stop_it_ends_as_at_an_interrupt(tmp_path: Path) -> None:
+    process = hanging_apply(tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=20)
     assert (process.returncode, stderr.split()) == (ExitCode.INTERRUPTED, [b"interrupted"])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["ssh", "started"]
+    check_nothing_left(tmp_path)
+
+
+def test_a_lost_terminal_ends_it_too(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    process = hanging_apply(tmp_path, "setsid", "--ctty", stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    os.close(ours)
+    assert process.wait(timeout=20) == ExitCode.INTERRUPTED
+    check_nothing_left(tmp_path)
+
+
+def test_a_lost_terminal_is_nothing_where_it_is_not_to_matter(tmp_path: Path) -> None:
+    process = hanging_apply(tmp_path, "nohup", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=0.5)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=20)
+    assert (process.returncode, stderr.split()[-1]) == (ExitCode.INTERRUPTED, b"interrupted")
+    check_nothing_left(tmp_path)
 
 
 def test_diff_and_git_apply_agree_with_apply(tmp_path: Path, upstream: Path) -> None:

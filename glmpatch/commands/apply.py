@@ -17,8 +17,8 @@ from glmpatch.patching.series import Series, load_upstream
 from glmpatch.upstream import clone
 
 _LACKS_MPI = (
-    "note: the patched code talks through MPI, and this environment has no MPI backend yet:"
-    " glmpatch build-backend --mpi intel"
+    "note: the patched code talks through MPI, and unless torch was built with MPI, this environment has no backend for"
+    " it yet: glmpatch build-backend --mpi intel"
 )
 
 

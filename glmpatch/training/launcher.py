@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -13,10 +14,8 @@ from typing import TypeAlias
 from glmpatch.building.record import installed_backend
 from glmpatch.errors import EnvironmentLacksError, UsageError
 from glmpatch.mpi import FLAVOURS
-from glmpatch.mpi.flavour import Installation
+from glmpatch.mpi.flavour import Installation, prepend
 from glmpatch.patching.model import Backend
-
-_BUILD = "glmpatch build-backend --mpi intel"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,7 @@ class Torchrun:
 
     def to_type(self, ranks: int, script: str) -> str:
         """The same, for a person to type."""
-        return f"torchrun --no-python --nproc-per-node {ranks} bash {script}"
+        return _to_type(os.environ, ["torchrun", "--no-python", "--nproc-per-node", str(ranks), "bash", script])
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +71,21 @@ class Mpirun:
 
     def to_type(self, ranks: int, script: str) -> str:
         """The same, for a person to type, with the variables that the MPI needs and this shell has not."""
-        needed = self.mpi.environment(os.environ)
-        missing = [_assignment(name, value) for name, value in needed.items() if os.environ.get(name) != value]
-        command = shlex.join(self.mpi.launch(ranks, ["bash", script]))
-        return " ".join([*(["env", *missing] if missing else []), command])
+        return _to_type(self.mpi.environment(os.environ), self.mpi.launch(ranks, ["bash", script]))
+
+
+def _to_type(needed: Mapping[str, str], command: Sequence[str]) -> str:
+    """The command, after the variables that it needs and this shell has not.
+
+    The script says python3, and this Python may be in an environment that is not active, or behind an MPI in /usr/bin:
+    its folder is put first, unless its programs are what is found anyway.
+    """
+    own = Path(sys.executable).parent
+    programs = [own / name for name in ("python3", "torchrun") if (own / name).exists()]
+    if any(shutil.which(program.name, path=needed.get("PATH")) != str(program) for program in programs):
+        needed = {**needed, **prepend("PATH", [own], needed)}
+    missing = [_assignment(name, value) for name, value in needed.items() if os.environ.get(name) != value]
+    return " ".join([*(["env", *missing] if missing else []), shlex.join(command)])
 
 
 def _assignment(name: str, value: str) -> str:
@@ -94,7 +104,7 @@ def find_launcher(backend: Backend | None) -> Launcher:
 
     Raises:
         UsageError: There is no launcher for this backend.
-        EnvironmentLacksError: It is MPI, and there is no MPI backend, or its MPI is gone.
+        EnvironmentLacksError: It is MPI, and there is no MPI backend, or its MPI is gone or changed.
     """
     if backend not in {None, "mpi", "gloo"}:
         raise UsageError(f"the demo does not run with the backend {backend}", hint="choose mpi or gloo")
@@ -102,12 +112,16 @@ def find_launcher(backend: Backend | None) -> Launcher:
     if backend == "gloo" or (backend is None and built is None):
         return Torchrun()
     if built is None:
-        raise EnvironmentLacksError("this environment has no MPI backend", hint=_BUILD)
-    flavour = FLAVOURS[built.flavour]
-    found = flavour.search(Path(built.mpi_root)).installation or flavour.search().installation
-    if found is None:
         raise EnvironmentLacksError(
-            f"the MPI backend was built for {built.mpi} {built.mpi_version} in {built.mpi_root}, which is gone",
-            hint=f"glmpatch build-backend --mpi {built.flavour}",
+            "glmpatch-mpi is not installed; for the backend mpi the demo needs it, even if torch was built with MPI",
+            hint="glmpatch build-backend --mpi intel, or choose --backend gloo",
         )
-    return Mpirun(found)
+    for root in (Path(built.mpi_root), None):
+        found = FLAVOURS[built.flavour].search(root).installation
+        # The backend loads with no other.
+        if found and found.identity == built.identity:
+            return Mpirun(found)
+    raise EnvironmentLacksError(
+        f"the MPI backend was built for {built.mpi} {built.mpi_version} in {built.mpi_root}, which is gone or changed",
+        hint=f"glmpatch build-backend --mpi {built.flavour}",
+    )

@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -117,7 +116,8 @@ def main() -> None:
     """Measure, and let rank 0 write the medians as JSON into the file that is named."""
     rank = next(int(os.environ[name]) for name in ("PMI_RANK", "OMPI_COMM_WORLD_RANK") if name in os.environ)
     warnings.simplefilter("ignore")  # gloo's all_gather_into_tensor is said to be deprecated
-    meeting = Path(tempfile.gettempdir()) / f"glmpatch-bench-{os.getppid()}"
+    file = Path(sys.argv[1]).absolute()
+    meeting = file.with_name("meeting")
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
     mpi = dist.new_group(backend="mpi")
 
@@ -126,7 +126,7 @@ def main() -> None:
 
     found = {"collectives": collectives(mpi, barrier), "step": overlap(mpi, barrier)}
     if rank == 0:
-        Path(sys.argv[1]).write_text(json.dumps(found))
+        file.write_text(json.dumps(found))
     dist.destroy_process_group()
 
 

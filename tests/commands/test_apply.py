@@ -132,7 +132,7 @@ def test_a_conflict(root: Path, glmpatch: Run) -> None:
 def test_an_environment_without_an_mpi_backend(root: Path, glmpatch: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(apply, "find_spec", lambda _name: None)
     note = glmpatch("apply", root).out.splitlines()[-2]
-    assert note.startswith("note: the patched code talks through MPI, and this environment has no MPI backend")
+    assert note.startswith("note: the patched code talks through MPI, and unless torch was built with MPI, ")
     assert note.endswith("glmpatch build-backend --mpi intel")
     assert glmpatch("apply", root, "--json").json["lacks_mpi_backend"] is True
     assert "note:" not in glmpatch("apply", root, "--backend", "gloo").out

@@ -6,14 +6,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from glmpatch.mpi.flavour import FlavourId
+from glmpatch.mpi import FLAVOURS, FlavourId
 from tests.conformance.driver import Suite, Verdict
 from tests.conformance.table import Table
 from tests.mpi_support import ALL_FLAVOURS, installation
 
 CELLS: tuple[tuple[FlavourId, int], ...] = tuple((flavour, ranks) for ranks in (2, 3, 4) for flavour in ALL_FLAVOURS)
 
-_NAMES = {"intel": "Intel MPI", "openmpi": "Open MPI", "mpich": "MPICH"}
 _COUNTS = {
     "selected": "selected by torch",
     "selected passed": "passed",
@@ -66,7 +65,7 @@ def markdown(cells: Sequence[Cell], table: Table) -> str:
     for cell in cells:
         found = counts(cell, table)
         numbers = (cell.ranks, *(found[key] for key in _COUNTS))
-        rows[numbers].append(f"{_NAMES[cell.flavour]} {cell.version}")
+        rows[numbers].append(f"{FLAVOURS[cell.flavour].title} {cell.version}")
     passing = _grid(
         ("MPI", "ranks", *_COUNTS.values()),
         ((", ".join(mpis), *map(str, numbers)) for numbers, mpis in sorted(rows.items())),

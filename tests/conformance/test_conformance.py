@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
-import msgspec
 import pytest
 
 from glmpatch.mpi.flavour import FlavourId
-from tests.conformance.__main__ import main
 from tests.conformance.driver import Suite, Verdict
 from tests.conformance.report import CELLS, Cell, counts, markdown, run_cell
 from tests.conformance.table import Absence, Lifted, Table, load_table
@@ -140,17 +137,3 @@ def test_the_report_counts_what_was_selected_and_joins_equal_rows() -> None:
     }
     shown = markdown([Cell("intel", "1", 2, GOOD), Cell("mpich", "2", 2, GOOD), Cell("mpich", "2", 3, verdicts)], SMALL)
     assert "| Intel MPI 1, MPICH 2 | 2 | 3 | 1 | 1 | 1 | 0 | 1 | 0 | 0 |\n| MPICH 2 | 3 |" in shown
-
-
-@pytest.mark.parametrize(("cells", "code"), [([], 0), ([Cell("intel", "1", 2, GOOD)], 1)])
-def test_results_of_an_earlier_run_are_shown_and_judged(
-    cells: list[Cell], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """To this table, none of what the second has is right."""
-    file = tmp_path / "results.json"
-    file.write_bytes(msgspec.json.encode(cells))
-    monkeypatch.setattr("sys.argv", ["conformance", "--markdown", "--results", str(file)])
-    with pytest.raises(SystemExit) as left:
-        main()
-    assert left.value.code == code
-    assert capsys.readouterr().out.count("Intel MPI") == len(cells)
