@@ -38,11 +38,25 @@ def installation(flavour: FlavourId) -> Installation:
     return found
 
 
+_adopted: dict[FlavourId, Path] = {}
+
+
+def adopt_backend(flavour: FlavourId, site: Path) -> None:
+    """Spare the tests a build: a copy of the backend that was built and installed into `site` is as good."""
+    folder = Path(mkdtemp(prefix=f"glmpatch-{flavour}-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for part in site.glob("glmpatch_mpi*"):
+        shutil.copytree(part, folder / part.name)
+    _adopted[flavour] = folder
+
+
 @cache
 def backend_folder(flavour: FlavourId) -> Path:
     """A folder for PYTHONPATH with the backend in it, built once for all tests, or `$GLMPATCH_BACKENDS/flavour`."""
     if built := os.environ.get("GLMPATCH_BACKENDS"):
         return Path(built) / flavour
+    if flavour in _adopted:
+        return _adopted[flavour]
     folder = Path(mkdtemp(prefix=f"glmpatch-{flavour}-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     options = BackendOptions(flavour, mpi_root=installation(flavour).root, wheel_dir=folder / "dist")

@@ -43,7 +43,8 @@ class Venv:
     def start(self, *arguments: str | Path, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [self.python, *arguments],
-            env={**os.environ, **(env or {})},
+            # Other tests may have put a backend there.
+            env={**{name: os.environ[name] for name in os.environ if name != "PYTHONPATH"}, **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

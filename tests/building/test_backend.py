@@ -19,7 +19,7 @@ from glmpatch.building.toolchain import find_torch
 from glmpatch.errors import ExitCode
 from tests.building.conftest import Ran, Venv, finish, make_venv
 from tests.building.test_record import INFO
-from tests.mpi_support import installation
+from tests.mpi_support import adopt_backend, installation
 
 pytestmark = pytest.mark.usefixtures("_with_torch")
 
@@ -75,7 +75,9 @@ def two_builds(tmp_path_factory: pytest.TempPathFactory) -> tuple[Venv, list[Ran
     mpi = installation("mpich")
     venv = make_venv(tmp_path_factory.mktemp("backend") / "venv")
     builds = [venv.start(*COMMAND, "--mpi", "mpich", "--mpi-root", mpi.root) for _ in range(2)]
-    return venv, [finish(build) for build in builds]
+    ran = [finish(build) for build in builds]
+    adopt_backend("mpich", venv.site)
+    return venv, ran
 
 
 def test_of_two_builds_at_once_one_waits_and_finds_nothing_to_do(two_builds: tuple[Venv, list[Ran]]) -> None:

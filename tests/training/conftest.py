@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from glmpatch.training import demo as demo_module
-from glmpatch.training.demo import DemoOptions, DemoResult, build_model_apart, run_demo
-from glmpatch.training.launcher import Mpirun, Torchrun
+from glmpatch.training.demo import DemoOptions, DemoResult, run_demo
+from glmpatch.training.launcher import Launcher, Mpirun, Torchrun
 from glmpatch.training.progress import Progress
 from tests.mpi_support import backend_folder, installation
 
@@ -24,13 +24,18 @@ def skip_without_training() -> None:
 
 
 @pytest.fixture(scope="session")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model, built as the demo builds it."""
+def gloo_demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[DemoResult, list[Progress], Path]:
+    """A short demo over gloo, what it told while it went, and a copy of its model."""
     skip_without_training()
-    root = tmp_path_factory.mktemp("tiny")
-    (root / "cache").mkdir()
-    build_model_apart(root / "model", root / "cache")
-    return root / "model"
+    root = tmp_path_factory.mktemp("gloo")
+    result, told = run_short_demo(root / "demo", Torchrun())
+    return result, told, shutil.copytree(root / "demo" / "model", root / "model")
+
+
+@pytest.fixture(scope="session")
+def model_folder(gloo_demo: tuple[DemoResult, list[Progress], Path]) -> Path:
+    """The tiny model, as the demo builds it."""
+    return gloo_demo[2]
 
 
 @pytest.fixture(scope="session")
@@ -78,16 +83,22 @@ def mpi_launcher() -> Iterator[Mpirun]:
 @pytest.fixture(scope="session", params=["gloo", "mpi"])
 def demo(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[DemoResult, list[Progress]]:
     """A short demo, and what it told while it went."""
-    skip_without_training()
-    launcher = Torchrun() if request.param == "gloo" else request.getfixturevalue("mpi_launcher")
+    result, told, model = request.getfixturevalue("gloo_demo")
+    if request.param == "gloo":
+        return result, told
+    with pytest.MonkeyPatch.context() as patch:
+        # It would be the same, and takes longer to build than all the rest.
+        patch.setattr(demo_module, "build_model_apart", lambda folder, _: shutil.copytree(model, folder))
+        return run_short_demo(tmp_path_factory.mktemp("mpi") / "demo", request.getfixturevalue("mpi_launcher"))
+
+
+def run_short_demo(folder: Path, launcher: Launcher) -> tuple[DemoResult, list[Progress]]:
+    """A demo of a few steps, and what it told while it went."""
     told: list[Progress] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo_module, "find_launcher", lambda _: launcher)
-        if request.param == "mpi":  # the same model takes as long again
-            model = request.getfixturevalue("model_folder")
-            patch.setattr(demo_module, "build_model_apart", lambda folder, _: shutil.copytree(model, folder))
         result = run_demo(
-            tmp_path_factory.mktemp("demo") / "folder",
+            folder,
             options=DemoOptions(steps=40),
             on_event=lambda event: told.append(event) if isinstance(event, Progress) else None,
         )
