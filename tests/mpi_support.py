@@ -43,8 +43,7 @@ _adopted: dict[FlavourId, Path] = {}
 
 def adopt_backend(flavour: FlavourId, site: Path) -> None:
     """Spare the tests a build: a copy of the backend that was built and installed into `site` is as good."""
-    folder = Path(mkdtemp(prefix=f"glmpatch-{flavour}-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = _folder_for(flavour)
     for part in site.glob("glmpatch_mpi*"):
         shutil.copytree(part, folder / part.name)
     _adopted[flavour] = folder
@@ -57,14 +56,20 @@ def backend_folder(flavour: FlavourId) -> Path:
         return Path(built) / flavour
     if flavour in _adopted:
         return _adopted[flavour]
-    folder = Path(mkdtemp(prefix=f"glmpatch-{flavour}-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = _folder_for(flavour)
     options = BackendOptions(flavour, mpi_root=installation(flavour).root, wheel_dir=folder / "dist")
     wheel = build_backend(options, lambda _event: None).wheel
     assert wheel is not None
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder / "site")
     return folder / "site"
+
+
+def _folder_for(flavour: FlavourId) -> Path:
+    """A folder that is gone when the tests are done."""
+    folder = Path(mkdtemp(prefix=f"glmpatch-{flavour}-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _sanitizers() -> dict[str, str]:

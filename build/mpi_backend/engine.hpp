@@ -33,7 +33,7 @@ using std::chrono::milliseconds;
 // Throws c10::DistBackendError with MPI's own text where `code` is an error.
 void check(int code, const char* call);
 
-// The point in time so much later; at most some centuries, as more is more than a time point can tell.
+// The point in time so much later; at most a century, as a time point can't tell much more.
 Clock::time_point from_now(milliseconds time);
 
 // Something that the ranks, or the two of a message, agree that it can't be done. The group goes on.
@@ -66,7 +66,7 @@ struct Operation {
   milliseconds timeout{0};
   bool collective = true;     // collectives run one by one, in the order of the program; messages at any time
   bool expendable = false;    // a receive that no message has come for
-  bool bulky = false;         // a message that MPI moves piece by piece, whenever it is polled: no sleep between polls
+  bool bulky = false;         // a message that MPI moves piece by piece, whenever it is polled: little sleep between
   std::function<bool()> poll; // starts it at the first call; true once the other ranks are there
   std::function<void()> run;  // the blocking phase; may be empty
   // Tells the user; may be empty. Where that could run code of theirs and `may_block` is false, it does nothing and

@@ -18,7 +18,7 @@ from packaging.version import Version
 
 from glmpatch.building.packages import mpi_packages, other_mpis
 from glmpatch.building.problem import Problem, pip
-from glmpatch.building.toolchain import Compiler
+from glmpatch.building.toolchain import AUTOLOAD, Compiler
 from glmpatch.mpi.flavour import Flavour, Search
 from glmpatch.process import CommandFailedError, stream
 
@@ -58,7 +58,7 @@ def ask_torch() -> TorchFacts | Problem:
     """Import PyTorch in a process of its own."""
     if importlib.util.find_spec("torch") is None:
         return Problem("PyTorch is not installed in this environment", pip("install torch"))
-    environment = {**os.environ, "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
+    environment = {**os.environ, AUTOLOAD: "0"}
     try:
         lines = list(stream([sys.executable, "-c", _ASK_TORCH], env=environment))
     except CommandFailedError as error:

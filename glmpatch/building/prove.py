@@ -14,7 +14,7 @@ from pathlib import Path
 from glmpatch.building import proof
 from glmpatch.building.logged import logged
 from glmpatch.building.record import BackendInfo
-from glmpatch.building.toolchain import Compiler, sanitizer_environment
+from glmpatch.building.toolchain import AUTOLOAD, Compiler, sanitizer_environment
 from glmpatch.errors import BuildFailedError
 from glmpatch.mpi.flavour import Installation
 from glmpatch.process import stream
@@ -52,7 +52,7 @@ def prove(wheel: Path, info: BackendInfo, mpi: Installation, compiler: Compiler,
         **_LIMIT,
         "PYTHONSAFEPATH": "",
         "OMP_NUM_THREADS": "1",
-        "TORCH_DEVICE_BACKEND_AUTOLOAD": "1",
+        AUTOLOAD: "1",
         **(sanitizer_environment(compiler) if info.sanitized else {}),
     }
     command = mpi.launch(_RANKS, [sys.executable, script])

@@ -28,6 +28,8 @@ _VARIABLES = (
     "GLMPATCH_SANITIZE",
 )
 _SANITIZE = "GLMPATCH_SANITIZE"
+# Whether PyTorch loads the backends of its environment when it is imported: not if it is 0.
+AUTOLOAD = "TORCH_DEVICE_BACKEND_AUTOLOAD"
 _IGNORED = {"__pycache__", "build.json"}
 
 

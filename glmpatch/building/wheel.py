@@ -18,7 +18,7 @@ from glmpatch import __version__
 from glmpatch.building.logged import logged
 from glmpatch.building.preflight import tool_path
 from glmpatch.building.record import RECORD, BackendInfo
-from glmpatch.building.toolchain import Compiler, sanitize, source_files, sources
+from glmpatch.building.toolchain import AUTOLOAD, Compiler, sanitize, source_files, sources
 from glmpatch.mpi.flavour import Installation
 from glmpatch.process import find_program, stream
 
@@ -102,7 +102,7 @@ def _environment(compiler: Compiler, folder: Path, jobs: int) -> dict[str, str]:
         "LDCXXSHARED": f"{command} -shared",
         "MAX_JOBS": str(jobs),
         # A broken backend, maybe an older one of ours, is no reason not to build.
-        "TORCH_DEVICE_BACKEND_AUTOLOAD": "0",
+        AUTOLOAD: "0",
         "SOURCE_DATE_EPOCH": _EPOCH,
         # The folder is another one each time.
         "CCACHE_BASEDIR": str(folder),

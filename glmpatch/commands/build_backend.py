@@ -11,10 +11,10 @@ import click
 from rich.table import Table
 
 from glmpatch.building.backend import BackendEvent, BackendOptions, BackendResult, BackendState, Stage, build_backend
+from glmpatch.building.toolchain import AUTOLOAD
 from glmpatch.console import make_console
 from glmpatch.mpi import FlavourId
 
-_AUTOLOAD = "TORCH_DEVICE_BACKEND_AUTOLOAD"
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
@@ -52,8 +52,8 @@ def command(
     if result.state is BackendState.CURRENT:
         console.print("nothing to do: nothing has changed since it was built")
     # How PyTorch itself reads it.
-    if os.environ.get(_AUTOLOAD, "1") != "1" and not result.wheel:
-        console.print(f"{_AUTOLOAD} is set here: until it is unset, PyTorch does not load the backend", soft_wrap=True)
+    if os.environ.get(AUTOLOAD, "1") != "1" and not result.wheel:
+        console.print(f"{AUTOLOAD} is set here: until it is unset, PyTorch does not load the backend", soft_wrap=True)
 
 
 def _table(result: BackendResult) -> Table:

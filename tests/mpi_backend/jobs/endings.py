@@ -86,10 +86,7 @@ def large_message_waits() -> None:
     if dist.get_rank() == 0:
         work = dist.isend(message, 1)
         time.sleep(NAP)
-        start = processor_time(os.getpid())
-        time.sleep(NAP)
-        used = processor_time(os.getpid()) - start
-        assert used < IDLE, f"{used} s of processor time while a message waits"
+        expect_idle(os.getpid(), "while a message waits")
         assert work is not None
         work.wait()
     else:
@@ -127,6 +124,14 @@ def processor_time(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def expect_idle(process: int, when: str) -> None:
+    """Watch a process for NAP seconds."""
+    start = processor_time(process)
+    time.sleep(NAP)
+    used = processor_time(process) - start
+    assert used < IDLE, f"{used} s of processor time {when}"
+
+
 def one_works_longer() -> None:
     """Who waits leaves the core to who works: in a collective, in a message, and at the end."""
     rank, work = dist.get_rank(), None
@@ -147,10 +152,7 @@ def one_works_longer() -> None:
     pid = torch.zeros(1, dtype=torch.int64)
     dist.recv(pid, 1)
     time.sleep(1)  # it ends meanwhile
-    start = processor_time(int(pid))
-    time.sleep(NAP)
-    used = processor_time(int(pid)) - start
-    assert used < IDLE, f"{used} s of processor time at the end"
+    expect_idle(int(pid), "at the end")
 
 
 ENDINGS: dict[str, Callable[[], None]] = {
