@@ -5,6 +5,7 @@ Everything here is immutable, and nothing here touches the disk.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import ClassVar, Literal, TypeAlias
@@ -13,6 +14,9 @@ import msgspec
 
 Backend: TypeAlias = Literal["mpi", "gloo", "ccl"]
 Dtype: TypeAlias = Literal["bf16", "fp32"]
+
+_MARKER_START = re.compile(rb"^<{7} [^\r\n]*", re.MULTILINE)
+_MARKER_END = re.compile(rb"^>{7} ", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +124,12 @@ class Transform(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """A pure function from the bytes of one file to an `Outcome`.
 
     The fields of a subclass are the parameters that a patch file may set. A subclass implements
-    `rewrite`, and must be idempotent: run on its own result it asks for no replacement.
+    `rewrite`, and must be idempotent: run on its own result it asks for no replacement. One that never changes
+    anything, but sees that something is there, sets `is_guard`.
     """
 
     name: ClassVar[str]
+    is_guard: ClassVar[bool] = False
 
     def rewrite(self, data: bytes) -> Rewrite:
         """Say what must change in `data`: valid UTF-8, without a byte order mark.
@@ -137,6 +143,7 @@ class Transform(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         """Run the transform on the bytes of one file, without a byte order mark."""
         try:
             require_utf8(data)
+            require_merged(data)
             rewrite = self.rewrite(data)
         except Refusal as refusal:
             return refusal.conflict
@@ -160,6 +167,18 @@ def require_utf8(data: bytes) -> None:
             hint="convert the file to UTF-8 first",
             line=line,
         ) from error
+
+
+def require_merged(data: bytes) -> None:
+    """Refuse what git left in a file when a merge failed. Some of it would even parse, in a shell script."""
+    start, end = _MARKER_START.search(data), _MARKER_END.search(data)
+    if start and end and start.start() < end.start():
+        raise Refusal(
+            "a file without conflict markers",
+            start[0].decode(errors="replace"),
+            hint="finish the merge first",
+            line=data.count(b"\n", 0, start.start()) + 1,
+        )
 
 
 @dataclass(frozen=True, slots=True)

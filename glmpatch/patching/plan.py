@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import codecs
 import fnmatch
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -26,6 +26,11 @@ from glmpatch.patching.model import (
     replace_spans,
 )
 from glmpatch.patching.series import Series
+
+# What a required file that is not there comes to.
+NO_FILE = Conflict("a file of this name", "no such file", hint="is this the folder of ChatGLM-6B?")
+# Ten times the largest file of upstream that is patched.
+LARGEST_FILE = 2_000_000
 
 
 class Tree(Protocol):
@@ -60,11 +65,13 @@ class EditResult:
         path: The file; for a glob that matched nothing, the glob.
         transform: The name of the transform.
         outcome: What it found.
+        pattern: The path or glob of the edit.
     """
 
     path: str
     transform: str
     outcome: Outcome
+    pattern: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,37 +135,119 @@ class Plan:
         return files
 
 
+class EditFile(Protocol):
+    """Runs the edits of one file: `edit_file`, or something that remembers what that has found."""
+
+    def __call__(self, path: str, data: bytes, transforms: tuple[Transform, ...]) -> tuple[Step, ...]:
+        """One step for each transform."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one edit of a file found, and the whole file behind it."""
+
+    outcome: Outcome
+    after: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a series has to do in a tree: the plan before anything is transformed.
+
+    Attributes:
+        targets: For each patch, its edits, each with the path of a file; a glob that matched nothing keeps its edit.
+        files: For each file that is there: its bytes, and the transforms that will run on it, in order.
+        refused: For each path where something else than a plain file is: what.
+    """
+
+    targets: tuple[tuple[Patch, tuple[tuple[Edit, str], ...]], ...]
+    files: dict[str, tuple[bytes, tuple[Transform, ...]]]
+    refused: dict[str, Conflict]
+
+
 def make_plan(series: Series, tree: Tree) -> Plan:
     """Run every edit of every patch on `tree`.
 
     Each edit is planned on the file as the user has it, so that the lines in its messages are those of that file. Only
     an edit that touches what an earlier one changed is planned on the result of the earlier one.
     """
-    planner = _Planner(tree)
-    results = tuple(planner.run(patch) for patch in series.patches)
-    return Plan(results, {path: planner.files[path].read for result in results for path in result.files})
+    return plan_work(find_work(series, tree), edit_file)
+
+
+def find_work(series: Series, tree: Tree) -> Work:
+    """Find and read the files that the series is about."""
+    work = Work(tuple((patch, tuple(targets(patch, tree))) for patch in series.patches), {}, {})
+    for edit, path in (target for _, found in work.targets for target in found):
+        if path in work.refused:
+            continue
+        if path not in work.files:
+            try:
+                data = tree.read(path)
+                if data is None:
+                    continue
+                if len(data) > LARGEST_FILE:
+                    raise too_large()
+            except Refusal as refusal:
+                work.refused[path] = refusal.conflict
+                continue
+            work.files[path] = data, ()
+        data, transforms = work.files[path]
+        work.files[path] = data, (*transforms, edit.transform)
+    return work
+
+
+def targets(patch: Patch, tree: Tree) -> Iterator[tuple[Edit, str]]:
+    """The edits of a patch with the path of each of their files, whether it is there or not."""
+    for edit in patch.edits:
+        for path in _resolve(edit.path, tree):
+            yield edit, path
+
+
+def plan_work(work: Work, edit: EditFile) -> Plan:
+    """Run the edits."""
+    steps = {path: iter(edit(path, data, transforms)) for path, (data, transforms) in work.files.items()}
+    results: list[PatchResult] = []
+    for patch, found in work.targets:
+        changed: dict[str, bytes] = {}
+        outcomes: list[EditResult] = []
+        for target, path in found:
+            if path in steps:
+                step = next(steps[path])
+                outcome = step.outcome
+                if isinstance(outcome, Changed):
+                    changed[path] = step.after
+            else:
+                outcome = work.refused.get(path) or (Absent() if target.optional else NO_FILE)
+            outcomes.append(EditResult(path, target.transform.name, outcome, target.path))
+        results.append(PatchResult(patch, tuple(outcomes), changed))
+    return Plan(tuple(results), {path: work.files[path][0] for result in results for path in result.files})
+
+
+def edit_file(path: str, data: bytes, transforms: tuple[Transform, ...]) -> tuple[Step, ...]:  # noqa: ARG001 - EditFile
+    """Run the edits of one file."""
+    file = _File(data)
+    return tuple(file.run(transform) for transform in transforms)
+
+
+def too_large() -> Refusal:
+    """To be raised for a file that a parser would take hours and gigabytes for."""
+    return Refusal(f"source code, of no more than {LARGEST_FILE:,} bytes", "a larger file")
 
 
 class _File:
-    """A file on its way through the edits.
-
-    Attributes:
-        read: Its bytes as they were read.
-    """
+    """A file on its way through the edits."""
 
     def __init__(self, data: bytes) -> None:
-        self.read = data
         self._bom = codecs.BOM_UTF8 if data.startswith(codecs.BOM_UTF8) else b""
         self._base = data.removeprefix(self._bom)
         self._asked: tuple[Replacement, ...] = ()
 
-    @property
-    def now(self) -> bytes:
-        """Its bytes behind the edits so far."""
-        return self._bom + replace_spans(self._base, self._asked)
-
-    def run(self, transform: Transform) -> Outcome:
+    def run(self, transform: Transform) -> Step:
         """Edit the file."""
+        outcome = self._outcome(transform)
+        return Step(outcome, self._bom + replace_spans(self._base, self._asked))
+
+    def _outcome(self, transform: Transform) -> Outcome:
         outcome = transform(self._base)
         if self._asked and (not isinstance(outcome, Changed) or self._is_touched(outcome.replacements)):
             behind = transform(replace_spans(self._base, self._asked))
@@ -173,43 +262,9 @@ class _File:
         return any(new.touches(old) for new in replacements for old in self._asked)
 
 
-class _Planner:
-    """The files of a tree, changing as the patches of a series pass."""
-
-    def __init__(self, tree: Tree) -> None:
-        self.files: dict[str, _File] = {}
-        self._tree = tree
-
-    def run(self, patch: Patch) -> PatchResult:
-        changed: dict[str, bytes] = {}
-        results: list[EditResult] = []
-        for edit in patch.edits:
-            for path in self._resolve(edit.path):
-                outcome = self._outcome(edit, path)
-                if isinstance(outcome, Changed):
-                    changed[path] = self.files[path].now
-                results.append(EditResult(path, edit.transform.name, outcome))
-        return PatchResult(patch, tuple(results), changed)
-
-    def _resolve(self, pattern: str) -> list[str]:
-        if not any(sign in pattern for sign in "*?["):
-            return [pattern]
-        folder_depth = pattern.count("/")
-        matches = [
-            path
-            for path in self._tree.paths()
-            if path.count("/") == folder_depth and fnmatch.fnmatchcase(path, pattern)
-        ]
-        return sorted(matches) or [pattern]
-
-    def _outcome(self, edit: Edit, path: str) -> Outcome:
-        if path not in self.files:
-            try:
-                data = self._tree.read(path)
-            except Refusal as refusal:
-                return refusal.conflict
-            if data is None:
-                missing = Conflict("a file of this name", "no such file", hint="is this the folder of ChatGLM-6B?")
-                return Absent() if edit.optional else missing
-            self.files[path] = _File(data)
-        return self.files[path].run(edit.transform)
+def _resolve(pattern: str, tree: Tree) -> list[str]:
+    if not any(sign in pattern for sign in "*?["):
+        return [pattern]
+    folder_depth = pattern.count("/")
+    matches = [path for path in tree.paths() if path.count("/") == folder_depth and fnmatch.fnmatchcase(path, pattern)]
+    return sorted(matches) or [pattern]

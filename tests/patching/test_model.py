@@ -78,6 +78,19 @@ def test_require_utf8_refuses_what_python_cannot_decode(data: bytes) -> None:
         require_utf8(data)
 
 
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_a_failed_merge_is_refused_with_its_line(newline: str) -> None:
+    lines = ["a", "<<<<<<< HEAD", "a", "=======", "a", ">>>>>>> 292b568", ""]
+    outcome = Swap(old="a", new="b")(newline.join(lines).encode())
+    assert isinstance(outcome, Conflict)
+    assert (outcome.line, outcome.found) == (2, "<<<<<<< HEAD")
+
+
+@pytest.mark.parametrize("code", ["a\n=======\n", "a\n<<<<<<< x\n", "a  # <<<<<<< x\n>>>>>>> y\n", "a << c >> d\n"])
+def test_what_looks_like_a_failed_merge_is_edited(code: str) -> None:
+    assert isinstance(Swap(old="a", new="b")(code.encode()), Changed)
+
+
 def test_endless_nesting_is_a_conflict() -> None:
     class Deep(Transform, frozen=True, kw_only=True, forbid_unknown_fields=True):
         name: ClassVar[str] = "deep"

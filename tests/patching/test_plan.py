@@ -17,7 +17,7 @@ from glmpatch.patching.model import (
     Refusal,
     Rewrite,
 )
-from glmpatch.patching.plan import Plan, State, make_plan
+from glmpatch.patching.plan import LARGEST_FILE, Plan, State, make_plan
 from glmpatch.patching.series import Series, load_series
 from tests.engine_support import SERIES, STUBBORN, Swap, patch
 from tests.git_support import UPSTREAM
@@ -98,6 +98,14 @@ def test_a_missing_file_is_a_conflict_unless_it_is_optional() -> None:
 def test_what_the_tree_refuses_is_a_conflict() -> None:
     (edit,) = plan_of(Series((patch("p", swap("a", optional=True)),)), {"a": None}).edits
     assert edit.outcome == Conflict("a file", "a link")
+
+
+def test_a_file_that_is_too_large_for_source_code_is_a_conflict() -> None:
+    series = Series((patch("p", swap("a.py")),))
+    assert not plan_of(series, {"a.py": b"old".ljust(LARGEST_FILE)}).conflicts
+    (conflict,) = plan_of(series, {"a.py": b"old".ljust(LARGEST_FILE + 1)}).conflicts
+    assert isinstance(conflict.outcome, Conflict)
+    assert "2,000,000 bytes" in conflict.outcome.expected
 
 
 def test_a_glob_stays_in_its_folder() -> None:

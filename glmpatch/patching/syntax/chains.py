@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import libcst as cst
 
@@ -11,18 +12,22 @@ from glmpatch.patching.model import Replacement
 from glmpatch.patching.syntax.python import PythonFile
 from glmpatch.patching.syntax.search import Ancestors, find_nodes
 
+NameCall: TypeAlias = Callable[[cst.Call], str]
+
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One call of a chain, `.b()`."""
+    """One call of a chain, `.b()`.
+
+    Attributes:
+        call: The call.
+        function: The method, with what it is called on.
+        method: The name of the method, or of the one that it is as good as.
+    """
 
     call: cst.Call
     function: cst.Attribute
-
-    @property
-    def method(self) -> str:
-        """The name of the method."""
-        return self.function.attr.value
+    method: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +51,27 @@ class Chain:
         return [link for link in self.links if link.method in methods]
 
 
-def find_chains(file: PythonFile, methods: Collection[str]) -> Iterator[Chain]:
-    """The longest chains that call nothing but `methods`, in source order."""
+def method_name(call: cst.Call) -> str:
+    """The name of the method that is called; empty where it is no method."""
+    return call.func.attr.value if isinstance(call.func, cst.Attribute) else ""
+
+
+def find_chains(
+    file: PythonFile, methods: Collection[str], *, words: Collection[str] = (), name: NameCall = method_name
+) -> Iterator[Chain]:
+    """The longest chains that call nothing but `methods`, in source order.
+
+    Args:
+        file: Where to look.
+        methods: The names of the methods.
+        words: The names of others that `name` takes for one of them.
+        name: The name of the method that a call is as good as.
+    """
     inner: set[cst.CSTNode] = set()
-    for site in find_nodes(file, cst.Call, methods):
+    for site in find_nodes(file, cst.Call, (*methods, *words)):
         links: list[Link] = []
         root: cst.BaseExpression = site.node
-        while link := _link(root, methods):
+        while link := _link(root, methods, name):
             links.append(link)
             root = link.function.value
             inner.add(root)
@@ -61,8 +80,10 @@ def find_chains(file: PythonFile, methods: Collection[str]) -> Iterator[Chain]:
 
 
 def rename(file: PythonFile, link: Link, method: str) -> Replacement:
-    """Call `method` in the place of the method of `link`."""
+    """Call `method`, without arguments, in the place of the method of `link`."""
     span = file.span(link.function.attr)
+    if link.call.args:
+        return Replacement(span.start, file.span(link.call).end, f"{method}()".encode())
     return Replacement(span.start, span.end, method.encode())
 
 
@@ -76,7 +97,7 @@ def remove(file: PythonFile, link: Link) -> Replacement:
     return Replacement(before_dot.start + len(kept), end, b"")
 
 
-def _link(node: cst.BaseExpression, methods: Collection[str]) -> Link | None:
-    if isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute) and node.func.attr.value in methods:
-        return Link(node, node.func)
+def _link(node: cst.BaseExpression, methods: Collection[str], name: NameCall) -> Link | None:
+    if isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute) and (method := name(node)) in methods:
+        return Link(node, node.func, method)
     return None

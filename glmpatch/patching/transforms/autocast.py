@@ -22,6 +22,7 @@ class CpuAutocast(Transform, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """
 
     name: ClassVar[str] = "cpu-autocast"
+    is_guard: ClassVar[bool] = True
 
     function: str = "autocast_smart_context_manager"
     autocast: str = "torch.cpu.amp.autocast"

@@ -1,4 +1,4 @@
-"""The dtype that the code casts the model to: one for the CPU, in the place of `.half()` and `.cuda()`."""
+"""The dtype that the code casts the model to: one for the CPU, in the place of `.half()`, `.cuda()` and `.to("cuda")`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import ClassVar, TypeAlias
 import libcst as cst
 
 from glmpatch.patching.model import Dtype, Notice, Refusal, Replacement, Rewrite, Transform
-from glmpatch.patching.syntax.chains import Chain, find_chains, remove, rename
+from glmpatch.patching.syntax.chains import Chain, find_chains, method_name, remove, rename
 from glmpatch.patching.syntax.imports import imported_names
 from glmpatch.patching.syntax.parts import statements_with
 from glmpatch.patching.syntax.python import PythonFile
@@ -23,14 +23,16 @@ _CASTS = ("half", "bfloat16", "float")
 # These hand the same model on: a chain goes through them.
 _PASSING = ("eval", "train", "requires_grad_")
 _MODEL = re.compile(r"(\w+\.)*(\w*_)?model", re.IGNORECASE)
-_GPU = re.compile(r"cuda(:\d+)?")
+_GPU = re.compile(r"(cuda|mps)(:\d+)?")
+_GPU_CHECKS = ("torch.cuda.is_available", "torch.backends.mps.is_available")
 _FP16 = ("torch.half", "torch.float16")
 
 
 class Precision(Transform, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Cast the model to `dtype`, and leave it on the CPU.
 
-    Code that runs only where `torch.cuda.is_available()` says so is left alone, and so is `torch.cuda` itself.
+    Code that runs only where `torch.cuda.is_available()` says so is left alone, and so is `torch.cuda` itself. A
+    `.to("cuda")` or `.to("mps")` is read as `.cuda()`.
 
     Args:
         dtype: What `.half()`, `.bfloat16()` and a lone `.cuda()` on the model become. A `.float()` stays.
@@ -109,16 +111,16 @@ class _Models:
             Refusal: One has two casts, arguments, or a quantised model.
         """
         found = []
-        for chain in find_chains(self._file, (*_CASTS, "cuda", *_PASSING)):
+        for chain in find_chains(self._file, (*_CASTS, "cuda", *_PASSING), words=["to"], name=_name):
             is_function = plain_name(chain.root) in self._modules
-            if chain.named(*_CASTS, "cuda") and not is_function and not _needs_cuda(chain.head, chain.ancestors):
+            if chain.named(*_CASTS, "cuda") and not is_function and not _needs_gpu(chain.head, chain.ancestors):
                 self._refuse_unclear(chain)
                 found.append(chain)
         return found
 
     def _refuse_unclear(self, chain: Chain) -> None:
         steps = chain.named("half", "bfloat16", "cuda")
-        if any(step.call.args for step in steps):
+        if any(step.call.args and method_name(step.call) == step.method for step in steps):
             self._file.refuse(chain.head, "a cast or .cuda() without arguments")
         if steps and len(chain.named(*_CASTS)) > 1:
             self._file.refuse(chain.head, "one cast at a time")
@@ -138,10 +140,10 @@ class _Models:
         return isinstance(place, cst.Expr) and self._is_model(name)
 
     def refuse_what_is_not_a_chain(self) -> None:
-        """Refuse `.to()` a GPU or fp16, and a model's `.half` or `.cuda` that is handed on without a call."""
+        """Refuse `.to()` fp16 or a GPU with something else, and a model's `.half` or `.cuda` without a call."""
         for site in find_nodes(self._file, cst.Attribute, ["half", "cuda", "to"]):
             around = site.parents[-1]
-            if _needs_cuda(site.node, site.parents):
+            if _needs_gpu(site.node, site.parents):
                 continue
             if not isinstance(around, cst.Call) or around.func is not site.node:
                 self._refuse_uncalled(site.node, around)
@@ -158,7 +160,7 @@ class _Models:
         to_fp16 = any(plain_name(value) in _FP16 for value in values)
         if to_fp16 and (self._is_model(plain_name(receiver)) or _loads(receiver)):
             self._file.refuse(call, "a cast of the model by .half()")
-        if any(_is_gpu(value) or plain_name(value) in self._gpu_names for value in values):
+        if _name(call) == "to" and any(_is_gpu(value) or plain_name(value) in self._gpu_names for value in values):
             self._file.refuse(call, "no .to() that asks for CUDA")
 
     def _is_model(self, name: str) -> bool:
@@ -185,16 +187,23 @@ def _names_quantize(node: cst.CSTNode) -> bool:
     return isinstance(node, cst.Attribute) and node.attr.value == "quantize"
 
 
+def _name(call: cst.Call) -> str:
+    """The name of the method that is called: `.to("cuda")` is as good as `.cuda()`."""
+    name = method_name(call)
+    is_move = name == "to" and len(call.args) == 1 and _is_gpu(call.args[0].value)
+    return "cuda" if is_move else name
+
+
 def _is_gpu(node: cst.BaseExpression) -> bool:
-    """Whether `node` is `"cuda"`, `"cuda:0"` or `torch.device()` of one."""
+    """Whether `node` is `"cuda"`, `"cuda:0"`, `"mps"`, or `torch.device()` of one."""
     if isinstance(node, cst.Call) and plain_name(node.func) == "torch.device" and node.args:
         node = node.args[0].value
     value = node.evaluated_value if isinstance(node, cst.SimpleString) else None
     return isinstance(value, str) and _GPU.fullmatch(value) is not None
 
 
-def _needs_cuda(node: cst.CSTNode, ancestors: Ancestors) -> bool:
-    """Whether `node` runs only where `torch.cuda.is_available()` said yes."""
+def _needs_gpu(node: cst.CSTNode, ancestors: Ancestors) -> bool:
+    """Whether `node` runs only where `torch.cuda.is_available()`, or that of MPS, said yes."""
     for outer, inner in pairwise((*ancestors, node)):
         if not isinstance(outer, cst.If | cst.IfExp):
             continue
@@ -202,13 +211,13 @@ def _needs_cuda(node: cst.CSTNode, ancestors: Ancestors) -> bool:
         wanted: cst.CSTNode | None = outer.body
         if isinstance(test, cst.UnaryOperation) and isinstance(test.operator, cst.Not):
             test, wanted = test.expression, outer.orelse
-        if inner is wanted and _asks_for_cuda(test):
+        if inner is wanted and _asks_for_gpu(test):
             return True
     return False
 
 
-def _asks_for_cuda(test: cst.BaseExpression) -> bool:
-    """Whether a true `test` means that CUDA is there."""
+def _asks_for_gpu(test: cst.BaseExpression) -> bool:
+    """Whether a true `test` means that there is a GPU."""
     if isinstance(test, cst.BooleanOperation) and isinstance(test.operator, cst.And):
-        return _asks_for_cuda(test.left) or _asks_for_cuda(test.right)
-    return isinstance(test, cst.Call) and plain_name(test.func) == "torch.cuda.is_available"
+        return _asks_for_gpu(test.left) or _asks_for_gpu(test.right)
+    return isinstance(test, cst.Call) and plain_name(test.func) in _GPU_CHECKS

@@ -32,6 +32,9 @@ CASTS = [
     ("model = model.cuda().cuda()", "model = model.bfloat16()"),
     ("model = AutoModel.from_pretrained(p).half().cuda()", "model = AutoModel.from_pretrained(p).bfloat16()"),
     ("model = AutoModel.from_pretrained(p).cuda()", "model = AutoModel.from_pretrained(p).bfloat16()"),
+    ('model = X.from_pretrained(p).half().to("mps")', "model = X.from_pretrained(p).bfloat16()"),
+    ('model = model.to( "cuda:1" ).eval()', "model = model.bfloat16().eval()"),
+    ('model.to(device=torch.device("cuda"))', "model.bfloat16()"),
     ("net = AutoModel.from_pretrained(p).half()", "net = AutoModel.from_pretrained(p).bfloat16()"),
     (
         "net = AutoModel.from_pretrained(p)\nnet = net.half()",
@@ -159,6 +162,7 @@ NEAR_MISSES = [
     "if not torch.cuda.is_available():\n    pass\nelse:\n    x = x.cuda()",
     "if no_gpu:\n    pass\nelif torch.cuda.is_available():\n    fn(model.half)",
     "model = model.cuda() if torch.cuda.is_available() else model",
+    "if torch.backends.mps.is_available():\n    model = model.to('mps')",
     "device = 'cuda' if torch.cuda.is_available() else 'cpu'\nmodel.to(device)",
 ]
 
@@ -199,9 +203,8 @@ def test_finds_the_cast_beside_what_looks_alike(code: str) -> None:
         ("model = model.half().quantize(4).cuda()", "quantize() needs CUDA"),
         ("apply(model, model.half)", "the model's .half called"),
         ("move = model.cuda", "the model's .cuda called"),
-        ('model = model.to("cuda")', "asks for CUDA"),
-        ('model = model.half().to("cuda:1")', "asks for CUDA"),
-        ('inputs = inputs.to(torch.device("cuda"))', "asks for CUDA"),
+        ('inputs = inputs.to(torch.device("cuda"))', "assigned to the same model"),
+        ('model = model.to("cuda", dtype=x)', "asks for CUDA"),
         ('DEVICE = "cuda"; model.to(DEVICE)', "asks for CUDA"),
         ("model = model.to(torch.float16)", "by .half()"),
         ("model = AutoModel.from_pretrained(p).to(dtype=torch.half)", "by .half()"),
