@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from glmpatch.errors import EnvironmentLacksError
+from glmpatch.errors import EnvironmentLacksError, UsageError
 from glmpatch.process import CommandFailedError, stream
 
 # GitPython looks for git when it is imported, and fails without it. `hardened_git` says so in our own words.
@@ -33,6 +33,7 @@ _SAFE_ENVIRONMENT = {
     "GIT_LITERAL_PATHSPECS": "1",
     "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
     "GIT_LFS_SKIP_SMUDGE": "1",
+    "SSH_ASKPASS_REQUIRE": "never",  # nor has ssh a terminal to ask at, in the session of its own that `stream` starts
     "LC_ALL": "C",
 }
 # Set inside a hook, they would point git at another repository than the one we name.
@@ -84,14 +85,31 @@ def hardened_git(folder: Path) -> Git:
     return git
 
 
-def run_long(folder: Path, *arguments: str) -> None:
-    """Run a hardened git command that can take long. At an exception it is stopped, with all its children."""
-    options = [part for option in _SAFE_OPTIONS for part in ("-c", option)]
+def run_long(folder: Path, *arguments: str, silence: float | None = None) -> None:
+    """Run a hardened git command that can take long. At an exception it is stopped, with all its children.
+
+    Raises:
+        GitFailedError: It ended with a code other than zero.
+        SilentError: It was stopped, because it printed nothing for `silence` seconds.
+    """
+    command = ["git", *(part for option in _SAFE_OPTIONS for part in ("-c", option)), *arguments]
     try:
-        for _ in stream(["git", *options, *arguments], cwd=folder, env={**os.environ, **_SAFE_ENVIRONMENT}):
+        for _ in stream(command, cwd=folder, env={**os.environ, **_SAFE_ENVIRONMENT}, silence=silence):
             pass
     except CommandFailedError as error:
         raise GitFailedError(_reason(error.tail)) from error
+
+
+def safe_url(url: str) -> str:
+    """The URL as git gets it: a local path made absolute.
+
+    Raises:
+        UsageError: It could be taken for an option, or runs a command (`ext::`).
+    """
+    if url.startswith(("-", "ext:", "fd:")) or "::" in url.split("/", 1)[0]:
+        raise UsageError(f"{url!r} is not a URL that upstream is cloned from", hint="use https, ssh or a path")
+    local = Path(url)
+    return str(local.resolve()) if local.exists() else url
 
 
 def split_fields(output: str) -> list[str]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
+import select
 import shlex
 import shutil
 import signal
@@ -11,6 +14,7 @@ from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from textwrap import indent
+from typing import IO
 
 from glmpatch.errors import EnvironmentLacksError, GlmpatchError
 
@@ -35,6 +39,10 @@ class CommandFailedError(GlmpatchError):
         self.tail = tail
 
 
+class SilentError(EnvironmentLacksError):
+    """A program printed nothing for so long that it was stopped."""
+
+
 def find_program(name: str) -> str:
     """The full path of a program.
 
@@ -48,7 +56,11 @@ def find_program(name: str) -> str:
 
 
 def stream(
-    command: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, str] | None = None
+    command: Sequence[str],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    silence: float | None = None,
 ) -> Generator[str, None, None]:
     """Run a program and yield what it prints, stdout and stderr together, as it comes.
 
@@ -59,9 +71,11 @@ def stream(
         command: The program and its arguments.
         cwd: The folder to run it in.
         env: The whole environment of the program; None for our own.
+        silence: After how many seconds without output it is stopped, with all its children; None for never.
 
     Raises:
         EnvironmentLacksError: There is no such program.
+        SilentError: It was stopped, because it printed nothing.
         CommandFailedError: It ended with a code other than zero.
     """
     resolved = [find_program(command[0]), *command[1:]]
@@ -73,17 +87,14 @@ def stream(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        errors="replace",
         start_new_session=True,
     )
     with process:
         try:
             assert process.stdout is not None  # noqa: S101 - asked for above
-            # Universal newlines: a carriage return ends a line, too.
-            for line in process.stdout:
-                tail.append(line.rstrip("\n"))
-                yield tail[-1]
+            for line in _lines(process.stdout, silence):
+                tail.append(line)
+                yield line
         except BaseException:
             _stop(process)
             raise
@@ -91,7 +102,24 @@ def stream(
         raise CommandFailedError(command, process.returncode, "\n".join(tail))
 
 
-def _stop(process: subprocess.Popen[str]) -> None:
+def _lines(output: IO[bytes], silence: float | None) -> Generator[str, None, None]:
+    """The lines of the output of a program, without their endings."""
+    # Universal newlines: a carriage return ends a line, too.
+    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")("replace"), translate=True)
+    poll = select.poll()
+    poll.register(output, select.POLLIN)
+    data, rest = b"more", ""
+    while data:
+        if not poll.poll(None if silence is None else silence * 1000):
+            raise SilentError(f"nothing came for {silence:g} seconds")
+        data = os.read(output.fileno(), io.DEFAULT_BUFFER_SIZE)
+        *lines, rest = (rest + decoder.decode(data, final=not data)).split("\n")
+        yield from lines
+    if rest:
+        yield rest
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
     """Ask the program and its children to stop, then make them."""
     for sign in (signal.SIGTERM, signal.SIGKILL):
         try:

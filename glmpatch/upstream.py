@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glmpatch.errors import EnvironmentLacksError, UsageError
-from glmpatch.git_commands import GitFailedError, hardened_git, run_long
+from glmpatch.git_commands import GitFailedError, hardened_git, run_long, safe_url
 
 if TYPE_CHECKING:  # `git_commands` must be the first to import it
     from git import Git
@@ -34,7 +34,7 @@ def clone(url: str, ref: str, target: Path, *, accept: Callable[[Path], None]) -
         UsageError: `url` or `ref` is unsafe, or there is no such `ref`.
         EnvironmentLacksError: There is no git, the repository cannot be reached, or `target` cannot be made.
     """
-    source = _safe_url(url)
+    source = safe_url(url)
     if ref.startswith(("-", "+", "^")) or any(sign in ref for sign in ":*? "):
         raise UsageError(f"{ref!r} is not a commit, branch or tag")
     target = target.resolve()
@@ -68,18 +68,6 @@ def _fetch(git: Git, folder: Path, source: str, ref: str) -> str:
         with suppress(GitFailedError):
             return str(git.rev_parse("--verify", "--quiet", f"{name}^{{commit}}"))
     raise UsageError(f"{source} has no commit, branch or tag {ref!r}", hint="choose another --ref")
-
-
-def _safe_url(url: str) -> str:
-    """The URL as git gets it: a local path made absolute.
-
-    Raises:
-        UsageError: It could be taken for an option, or runs a command (`ext::`).
-    """
-    if url.startswith(("-", "ext:", "fd:")) or "::" in url.split("/", 1)[0]:
-        raise UsageError(f"{url!r} is not a URL that upstream is cloned from", hint="use https, ssh or a path")
-    local = Path(url)
-    return str(local.resolve()) if local.exists() else url
 
 
 @contextmanager

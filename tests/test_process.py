@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from glmpatch.errors import EnvironmentLacksError
-from glmpatch.process import CommandFailedError, find_program, stream
+from glmpatch.process import CommandFailedError, SilentError, find_program, stream
 
 
 def python(code: str) -> list[str]:
@@ -82,3 +82,21 @@ def test_a_program_that_does_not_want_to_stop_is_killed(monkeypatch: pytest.Monk
     with pytest.raises(KeyboardInterrupt):
         lines.throw(KeyboardInterrupt())
     assert gone(pid)
+
+
+def test_a_silent_program_is_stopped_with_its_children() -> None:
+    lines = stream(["sh", "-c", "sleep 60 & echo $$ $!; wait"], silence=1)
+    pids = [int(pid) for pid in next(lines).split()]
+    with pytest.raises(SilentError, match="nothing came for 1 seconds"):
+        next(lines)
+    assert all(gone(pid) for pid in pids)
+
+
+def test_a_slow_program_that_speaks_is_left_alone() -> None:
+    """What counts is the time between two words, not the whole, nor the time that we take ourselves."""
+    lines = stream(["sh", "-c", "for n in 1 2 3 4 5 6 7; do printf $n; sleep 0.1; done; printf '\\r8'"], silence=0.6)
+    assert list(lines) == ["1234567", "8"]
+    lines = stream(["sh", "-c", "echo 1; sleep 0.1; echo 2"], silence=0.3)
+    assert next(lines) == "1"
+    time.sleep(0.4)
+    assert list(lines) == ["2"]

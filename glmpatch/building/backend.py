@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import importlib
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
@@ -30,6 +29,7 @@ from glmpatch.building.record import BackendInfo, backend_in_wheel, installed_ba
 from glmpatch.building.toolchain import Compiler, Torch, find_compiler, find_torch, hash_inputs, sanitize
 from glmpatch.building.wheel import Compiled, build_wheel, wheel_version
 from glmpatch.errors import EnvironmentLacksError
+from glmpatch.locking import locked
 from glmpatch.mpi import FLAVOURS, FlavourId
 from glmpatch.mpi.flavour import Installation, Search
 
@@ -236,19 +236,8 @@ def _hand_over(wheel: Path, folder: Path) -> Path:
     return folder / wheel.name
 
 
-@contextmanager
-def _lock(environment: Path, on_event: Callable[[BackendEvent], None]) -> Iterator[None]:
+def _lock(environment: Path, on_event: Callable[[BackendEvent], None]) -> AbstractContextManager[None]:
     """Keep other builds out of this environment. Where nothing can be written, none can install."""
     if not os.access(environment, os.W_OK):
-        yield
-        return
-    with (environment / _LOCK).open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            on_event(Stage(f"wait for another build for {environment}"))
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:
-            # A file system without locks, as those of clusters can be.
-            pass
-        yield
+        return nullcontext()
+    return locked(environment / _LOCK, lambda: on_event(Stage(f"wait for another build for {environment}")))
