@@ -37,6 +37,7 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/shellcheck --shell=bash $(SHELL_SCRIPTS)
+	$(BIN)/actionlint -shellcheck $(BIN)/shellcheck
 	$(BIN)/clang-format --dry-run --Werror $(wildcard build/mpi_backend/*.?pp)
 
 bench: $(MPIS)

@@ -19,11 +19,13 @@ from glmpatch.errors import EnvironmentLacksError, ExitCode, GlmpatchError
 COMMANDS = {
     "apply": "Clone upstream, or take a folder of it, and patch it.",
     "build-backend": "Give the installed PyTorch an MPI backend.",
+    "check": "See whether the patches still apply to upstream.",
     "demo": "Patch an embedded stand-in of upstream and train it on two ranks.",
     "diff": "Show what apply would change, as a unified diff.",
     "patches": "List the patches: what each does, why, and when it can go.",
     "revert": "Take back what apply did.",
     "status": "Show where each patch stands in a folder.",
+    "update-pin": "Move the pinned commit to the newest one that the patches apply to.",
 }
 
 

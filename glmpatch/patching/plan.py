@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import codecs
 import fnmatch
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from glmpatch.patching.model import (
     Absent,
@@ -135,19 +135,16 @@ class Plan:
         return files
 
 
-class EditFile(Protocol):
-    """Runs the edits of one file: `edit_file`, or something that remembers what that has found."""
-
-    def __call__(self, path: str, data: bytes, transforms: tuple[Transform, ...]) -> tuple[Step, ...]:
-        """One step for each transform."""
-
-
 @dataclass(frozen=True, slots=True)
 class Step:
     """What one edit of a file found, and the whole file behind it."""
 
     outcome: Outcome
     after: bytes
+
+
+# Runs the edits of one file, by its path, its bytes and the transforms: `edit_file`, or something that remembers.
+EditFile: TypeAlias = Callable[[str, bytes, tuple[Transform, ...]], tuple[Step, ...]]
 
 
 @dataclass(frozen=True, slots=True)

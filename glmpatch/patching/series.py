@@ -83,9 +83,14 @@ class Series:
         return Series(chosen)
 
 
+def pin_file() -> Path:
+    """Where the pinned commit stands."""
+    return asset_folder("patches") / "upstream.toml"
+
+
 def load_upstream() -> UpstreamPin:
-    """Read `patches/upstream.toml`."""
-    return _decode(asset_folder("patches") / "upstream.toml", UpstreamPin)
+    """Read the pin file."""
+    return _decode(pin_file(), UpstreamPin)
 
 
 def load_series(options: Options, *, extra: Iterable[Path] = ()) -> Series:

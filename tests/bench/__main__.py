@@ -1,13 +1,13 @@
-"""Run the benchmarks and print their tables: `python -m tests.bench [patching] [backend]`, all without arguments."""
+"""Run benchmarks and print their tables: `python -m tests.bench [patching] [checking] [backend]`, all by default."""
 
 from __future__ import annotations
 
 import sys
 
 from glmpatch.console import make_console
-from tests.bench import backend, patching
+from tests.bench import backend, checking, patching
 
-REPORTS = {"patching": patching.report, "backend": backend.report}
+REPORTS = {"patching": patching.report, "checking": checking.report, "backend": backend.report}
 
 
 def main() -> None:

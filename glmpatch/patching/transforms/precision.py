@@ -1,4 +1,4 @@
-"""The dtype that the code casts the model to: one for the CPU, in the place of `.half()`, `.cuda()` and `.to("cuda")`."""
+"""The dtype that the code casts the model to: one for the CPU, in the place of `.half()` and of moves to a GPU."""
 
 from __future__ import annotations
 
