@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import stat
 import subprocess
+import tempfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 # No copy of upstream: its names, and a word for each of the patches in `engine_support` to find.
@@ -51,11 +55,24 @@ def make_folder(folder: Path, files: Mapping[str, bytes] = UPSTREAM) -> Path:
 
 
 def make_repo(folder: Path, files: Mapping[str, bytes] = UPSTREAM) -> Path:
-    """A repository with these files in its one commit."""
+    """A repository with these files, and with what is in the folder already, in its one commit."""
+    if not folder.exists():
+        shutil.copytree(_template(tuple(files.items())), folder, symlinks=True)
+        git(folder, "update-index", "--refresh")
+        return folder
     make_folder(folder, files)
     git(folder, "init", "--quiet", "--template=")
     commit_all(folder, "upstream")
     return folder
+
+
+@cache
+def _template(files: tuple[tuple[str, bytes], ...]) -> Path:
+    """A repository to copy: git takes much longer to make one."""
+    scratch = tempfile.mkdtemp(prefix="glmpatch-tests-")
+    atexit.register(shutil.rmtree, scratch)
+    (folder := Path(scratch, "repository")).mkdir()
+    return make_repo(folder, dict(files))
 
 
 def commit_all(folder: Path, message: str) -> str:
