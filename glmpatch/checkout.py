@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -58,7 +59,11 @@ class Checkout:
         except GitFailedError as error:
             if "ambiguous argument 'HEAD'" in error.message:
                 raise TreeError(f"{root} has no commit yet", hint="commit its files first") from error
-            raise EnvironmentLacksError(f"git cannot work in {root}: {error.message}") from error
+            is_foreign = "dubious ownership" in error.message
+            trust = f"if you trust it: git config --global --add safe.directory {shlex.quote(str(root.resolve()))}"
+            raise EnvironmentLacksError(
+                f"git cannot work in {root}: {error.message}", hint=trust if is_foreign else ""
+            ) from error
         if not Path(top).samefile(root):
             raise EnvironmentLacksError(
                 f"git takes {top} for the working tree of {root}", hint=f"mend or remove {root / '.git'}"

@@ -71,12 +71,15 @@ def print_conflicts(console: Console, plan: Plan) -> None:
                     print_line(console, f"  {name + ':':<9} ", value)
 
 
+def printable(text: str) -> str:
+    """Text of upstream's that cannot act on a terminal: what is not to be seen becomes a replacement character."""
+    return "".join(sign if sign.isprintable() or sign in "\n\t" else "\N{REPLACEMENT CHARACTER}" for sign in text)
+
+
 def print_line(console: Console, *parts: str | Text) -> None:
     """One line as it is: not folded, so that a path in it can be copied, and without control characters of upstream."""
     line = Text.assemble(*parts)
-    line.plain = "".join(
-        sign if sign.isprintable() or sign in "\n\t" else "\N{REPLACEMENT CHARACTER}" for sign in line.plain
-    )
+    line.plain = printable(line.plain)
     console.print(line, soft_wrap=True)
 
 
@@ -85,7 +88,7 @@ def print_diff(console: Console, diff: bytes) -> None:
     if console.is_terminal:
         from rich.syntax import Syntax  # noqa: PLC0415 - 10 ms that no other command should pay
 
-        console.print(Syntax(diff.decode(errors="replace"), "diff", background_color="default"))
+        console.print(Syntax(printable(diff.decode(errors="replace")), "diff", background_color="default"))
     else:
         sys.stdout.buffer.write(diff)
 
@@ -106,9 +109,15 @@ def print_patches(console: Console, series: Series) -> None:
         console.print()
 
 
+def print_document(text: str) -> None:
+    """Write a document for programs to standard output: in UTF-8, whatever the terminal speaks."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode())
+
+
 def print_json(value: Any) -> None:
     """Write one JSON document to standard output."""
-    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())  # noqa: T201
+    print_document(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
 
 
 def plan_as_json(plan: Plan, left_alone: Sequence[OutOfScope]) -> dict[str, Any]:

@@ -6,7 +6,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from glmpatch.console import make_console, plan_as_json, print_conflicts, print_diff, print_line, print_plan
+from glmpatch.console import (
+    make_console,
+    plan_as_json,
+    print_conflicts,
+    print_diff,
+    print_document,
+    print_line,
+    print_plan,
+)
 from glmpatch.patching.model import Edit, Refusal
 from glmpatch.patching.plan import Plan, make_plan
 from glmpatch.patching.series import Series
@@ -86,6 +94,23 @@ def test_a_diff_is_coloured_on_a_terminal() -> None:
     terminal = Console(force_terminal=True, color_system="standard", file=io.StringIO())
     print_diff(terminal, b"--- a/x\n+++ b/x\n@@ -1 +1 @@\n-a\n+b\n")
     assert "\x1b[" in terminal.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_diff_cannot_act_on_a_terminal() -> None:
+    terminal = Console(force_terminal=True, color_system=None, file=io.StringIO())
+    print_diff(terminal, "+\x1b]0;owned\x07\x1b[2J\N{RIGHT-TO-LEFT OVERRIDE}\t中\n".encode())
+    shown = terminal.file.getvalue()  # type: ignore[attr-defined]
+    assert "\N{REPLACEMENT CHARACTER}]0;owned" in shown
+    assert "中" in shown
+    assert not {"\x1b", "\x07", "\N{RIGHT-TO-LEFT OVERRIDE}"} & set(shown)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "gbk"])
+def test_a_document_is_utf8_whatever_the_terminal_speaks(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(raw, encoding=encoding))
+    print_document("中\n")
+    assert raw.getvalue() == "中\n".encode()
 
 
 def test_notices_are_in_the_json() -> None:

@@ -19,22 +19,20 @@ REPOSITORY = Path(__file__).parent.parent
 UPSTREAM = REPOSITORY / ".github/workflows/upstream.yml"
 ACTION = REPOSITORY / "action.yml"
 # Lists the issues of the file `issues`, and writes down every call and every file that it is to send.
-GH = """\
-#!/bin/bash
-printf '%s\\n' "$*" >> calls
-while [ $# -gt 0 ]; do
-    case $1 in
-        --body-file) cat "$2" >> sent ;;
-        --jq) python3 "$JQ" "$TITLE" < issues ;;
-    esac
-    shift
-done
-"""
-# What the filter in the workflow does: there is no jq to rely on.
-JQ = """\
-import json, sys
-found = [issue["number"] for issue in json.load(sys.stdin) if issue["title"] == sys.argv[1]]
-print(*found[:1], sep="")
+GH = f"""\
+#!{sys.executable}
+import json, os, sys
+import jq
+arguments = sys.argv[1:]
+with open("calls", "a") as calls:
+    print(*arguments, file=calls)
+values = dict(zip(arguments, arguments[1:]))
+if "--body-file" in values:
+    with open(values["--body-file"]) as body, open("sent", "a") as sent:
+        sent.write(body.read())
+if "--jq" in values:
+    with open("issues") as issues:
+        print(*jq.compile(values["--jq"]).input_text(issues.read()).all(), sep="\\n")
 """
 MENTION = '[{"number": 7, "title": "The patches no longer apply to upstream"}, {"number": 8, "title": "Other"}]'
 
@@ -72,7 +70,6 @@ def program(file: Path, text: str) -> None:
 @pytest.fixture
 def github(tmp_path: Path) -> dict[str, str]:
     """The variables that GitHub sets, and programs on PATH."""
-    (tmp_path / "jq.py").write_text(JQ)
     program(tmp_path / "bin/gh", GH)
     program(tmp_path / "bin/glmpatch", f'#!/bin/sh\nexec {sys.executable} -m glmpatch "$@"\n')
     return {
@@ -82,7 +79,6 @@ def github(tmp_path: Path) -> dict[str, str]:
         "GITHUB_OUTPUT": str(tmp_path / "output"),
         "GITHUB_STEP_SUMMARY": str(tmp_path / "summary"),
         "RUNNER_TEMP": str(tmp_path / "runner"),
-        "JQ": str(tmp_path / "jq.py"),
     }
 
 
@@ -93,6 +89,7 @@ def github(tmp_path: Path) -> dict[str, str]:
         ("0", MENTION, ["issue close 7 --comment The patches apply again: https://run"]),
         ("1", "[]", ["issue create --title The patches no longer apply to upstream --body-file report.md"]),
         ("1", MENTION, ["issue edit 7 --body-file report.md"]),
+        ("", MENTION, []),
     ],
 )
 def test_one_issue_is_opened_updated_and_closed(
@@ -101,6 +98,8 @@ def test_one_issue_is_opened_updated_and_closed(
     tell = step(UPSTREAM, "Tell")
     (tmp_path / "issues").write_text(issues)
     (tmp_path / "report.md").write_text("the report\n")
+    # GitHub takes a missing value for the number 0, but not for an empty text.
+    assert "format('{0}', steps.check.outputs.code)" in tell["if"]
     done = run(tell["run"], tmp_path, **github, CODE=code, RUN="https://run", TITLE=tell["env"]["TITLE"])
     assert done.returncode == 0, done.stderr
     listed, *rest = (tmp_path / "calls").read_text().splitlines()
@@ -127,7 +126,7 @@ def test_the_check_leaves_its_reports_and_its_code(tmp_path: Path, github: dict[
     assert not (tmp_path / "summary").exists()
 
 
-@pytest.mark.parametrize(("broken", "skip"), [(False, ""), (True, ""), (True, "train-flags cpu-demos")])
+@pytest.mark.parametrize(("broken", "skip"), [(False, ""), (True, ""), (True, "cpu-demos\ntrain-flags\n")])
 def test_the_action_checks_a_fork(tmp_path: Path, github: dict[str, str], broken: bool, skip: str) -> None:
     fork = shutil.copytree(asset_folder("templates") / "demo/upstream", tmp_path / "my fork")
     if broken:
@@ -141,6 +140,19 @@ def test_the_action_checks_a_fork(tmp_path: Path, github: dict[str, str], broken
     assert (tmp_path / "summary").read_text()
     report = Path(outputs(tmp_path)["report"])
     assert report.read_text().lower().startswith("<!doctype html>")
+
+
+def test_the_action_leaves_no_old_report_where_there_is_no_new_one(tmp_path: Path, github: dict[str, str]) -> None:
+    fork = asset_folder("templates") / "demo/upstream"
+    program(tmp_path / "runner/glmpatch/bin/glmpatch", (tmp_path / "bin/glmpatch").read_text())
+    script = step(ACTION, "Check the patches")["run"]
+    inputs = {"SKIP": "", "BACKEND": "mpi", "DTYPE": "bf16"}
+    assert run(script, tmp_path, **github, **inputs, FOLDER=str(fork)).returncode == ExitCode.DONE
+    for name in ("output", "summary"):
+        (tmp_path / name).unlink()
+    assert run(script, tmp_path, **github, **inputs, FOLDER="nowhere").returncode == ExitCode.USAGE
+    assert not (tmp_path / "output").exists()
+    assert not (tmp_path / "summary").exists()
 
 
 def test_every_script_is_clean(tmp_path: Path) -> None:

@@ -8,26 +8,25 @@ from glmpatch.checking.cache import ResultCache
 from glmpatch.checking.pin import find_new_pin, write_pin
 from glmpatch.checking.source import Source
 from glmpatch.commands.check_options import source_options
-from glmpatch.commands.options import series_options
 from glmpatch.console import make_console, print_diff, print_line
 from glmpatch.errors import ExitCode
-from glmpatch.patching.series import Series, load_upstream
+from glmpatch.patching.model import Options
+from glmpatch.patching.series import load_series, load_upstream
 from glmpatch.reporting.as_text import print_report
 
 
 @click.command()
-@series_options
 @source_options
 @click.option("--ref", help="Move towards this branch instead of the default one of upstream.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done; write nothing.")
-def command(*, series: Series, source: Source, cache: ResultCache, ref: str | None, dry_run: bool) -> int:
+def command(*, source: Source, cache: ResultCache, ref: str | None, dry_run: bool) -> int:
     """Move the pinned commit to the newest one that the patches apply to.
 
     For the maintainers of this project: it changes patches/upstream.toml. Shows what upstream changed in the patched
     files since the commit that was pinned. The exit code is 1 if the newest commit of all is not the one, because a
     patch does not apply to it.
     """
-    pin = load_upstream()
+    pin, series = load_upstream(), load_series(Options())
     console = make_console()
 
     with make_console(stderr=True).status("") as status:
@@ -45,4 +44,6 @@ def command(*, series: Series, source: Source, cache: ResultCache, ref: str | No
     else:
         write_pin(pin, found.commit)
         print_line(console, f"pinned {found.commit} in the place of {pin.commit}")
+        if source.upstream:
+            print_line(console, f"note: see that {pin.url} has this commit, too: apply clones it from there")
     return ExitCode.CONFLICT if found.passed_over else ExitCode.DONE

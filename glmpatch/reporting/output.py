@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from glmpatch.checking.model import Report
+from glmpatch.console import print_document
 from glmpatch.errors import UsageError
 from glmpatch.patching.tree import write_own_file
 from glmpatch.reporting import FORMATS
@@ -32,8 +32,11 @@ def plan_outputs(formats: Sequence[str], files: Sequence[Path]) -> tuple[Output,
     Without any format, the suffixes of the files tell. Standard output gets the text where nothing else goes there.
 
     Raises:
-        UsageError: More than one format is left for standard output, or files are left without a format.
+        UsageError: More than one format is left for standard output, files are left without a format, or two reports
+            would go to one file.
     """
+    if len(set(files)) < len(files):
+        raise UsageError("two reports cannot go to one file", hint="name another file with -o")
     if not formats:
         formats = [_format_of(file) for file in files]
     if len(files) > len(formats):
@@ -53,14 +56,15 @@ def write_report(report: Report, outputs: Sequence[Output], console: Console) ->
     """
     for output in outputs:
         if output.file is not None:
-            write_own_file(output.file, FORMATS[output.format](report).encode(errors="backslashreplace"))
+            write_own_file(output.file, FORMATS[output.format](report).encode())
         elif output.format == "text":
             print_report(console, report)
         else:
-            sys.stdout.write(FORMATS[output.format](report))
+            print_document(FORMATS[output.format](report))
 
 
 def _format_of(file: Path) -> str:
-    if file.suffix not in _SUFFIXES:
+    suffix = file.suffix.lower()
+    if suffix not in _SUFFIXES:
         raise UsageError(f"the suffix of {file} tells no format", hint="name it with --format")
-    return _SUFFIXES[file.suffix]
+    return _SUFFIXES[suffix]

@@ -156,6 +156,8 @@ def test_reports_go_to_files_and_one_to_standard_output(glmpatch: Run, tmp_path:
         (["--format", "json", "--format", "html"], "only one report"),
         (["--format", "json", "-o", "a", "-o", "b"], "more files"),
         (["-o", "report.pdf"], "tells no format"),
+        (["-o", "-"], "tells no format"),
+        (["-o", "a.md", "-o", "a.md"], "one file"),
         (["--ref", "nowhere"], "nowhere"),
         (["--ref", "--upload-pack=x"], "--upload-pack=x"),
         (["--upstream", "ext::sh -c x"], "is not a URL"),
