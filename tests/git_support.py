@@ -8,7 +8,8 @@ import shutil
 import stat
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -92,6 +93,17 @@ def snapshot(folder: Path) -> dict[str, tuple[str, bytes]]:
         data = os.fsencode(file.readlink()) if file.is_symlink() else file.read_bytes()
         found[path.as_posix()] = stat.filemode(file.lstat().st_mode), data
     return found
+
+
+@contextmanager
+def settings(config: Path, more: str) -> Iterator[None]:
+    """More settings in a file of git's, for a while."""
+    text = config.read_text()
+    config.write_text(text + more)
+    try:
+        yield
+    finally:
+        config.write_text(text)
 
 
 def status(folder: Path) -> list[str]:

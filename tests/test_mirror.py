@@ -19,7 +19,7 @@ import pytest
 from glmpatch.errors import EnvironmentLacksError, ExitCode, UsageError
 from glmpatch.mirror import Mirror, open_mirror
 from glmpatch.objects import BrokenMirrorError
-from tests.git_support import UPSTREAM, commit_all, git, make_repo
+from tests.git_support import UPSTREAM, commit_all, git, make_repo, settings
 
 LIMIT = 1_000_000
 NOWHERE = "http://127.0.0.1:9/x"
@@ -197,15 +197,9 @@ def test_no_hook_template_or_setting_of_others_gets_in(tmp_path: Path, source: P
     for name in ("reference-transaction", "post-update"):
         (hooks / name).write_text(f"#!/bin/sh\ntouch {ran}\n")
         (hooks / name).chmod(0o755)
-    text = neutral_environment.read_text()
-    neutral_environment.write_text(
-        f"{text}[init]\n\ttemplateDir = {hooks.parent}\n[core]\n\thooksPath = {hooks}\n"
-        "[safe]\n\tbareRepository = explicit\n"
-    )
-    try:
+    more = f"[init]\n\ttemplateDir = {hooks.parent}\n[core]\n\thooksPath = {hooks}\n"
+    with settings(neutral_environment, f"{more}[safe]\n\tbareRepository = explicit\n"):
         folder = mirrored(source)
-    finally:
-        neutral_environment.write_text(text)
     assert not ran.exists()
     assert not (folder / "hooks").exists()
     assert not (folder / "objects/info/alternates").exists()
@@ -422,18 +416,13 @@ def test_an_older_mirror_outlives_a_server_that_says_nothing(
 ) -> None:
     """The setting leads a URL to another server, as a proxy would."""
     url = "http://example.invalid/x"
-    text = neutral_environment.read_text()
-    try:
-        neutral_environment.write_text(f'{text}[url "{source}"]\n\tinsteadOf = {url}\n')
-        with open_mirror(url) as mirror:
-            check_same(mirror, source)
-        silent = f"git://127.0.0.1:{silent_server.getsockname()[1]}/x"
-        neutral_environment.write_text(f'{text}[url "{silent}"]\n\tinsteadOf = {url}\n')
+    with settings(neutral_environment, f'[url "{source}"]\n\tinsteadOf = {url}\n'), open_mirror(url) as mirror:
+        check_same(mirror, source)
+    silent = f"git://127.0.0.1:{silent_server.getsockname()[1]}/x"
+    with settings(neutral_environment, f'[url "{silent}"]\n\tinsteadOf = {url}\n'):
         with pytest.raises(EnvironmentLacksError, match="nothing came") as caught, open_mirror(url, silence=0.4):
             pytest.fail("it says nothing")
         check_asked_once(silent_server)
-    finally:
-        neutral_environment.write_text(text)
     assert "--offline" in caught.value.hint
     with open_mirror(url, offline=True) as mirror:
         check_same(mirror, source)
@@ -461,19 +450,13 @@ def test_a_password_stays_secret(source: Path, cache: Path, neutral_environment:
         pytest.fail("there is nothing")
     assert "t0ken" not in caught.value.message
     assert "user" not in caught.value.message
-    text = neutral_environment.read_text()
-    neutral_environment.write_text(
-        f'{text}[url "{source}"]\n\tinsteadOf = {url}\n[core]\n\tlogAllRefUpdates = always\n'
-    )
-    try:
-        with open_mirror(url) as mirror:
-            check_same(mirror, source)
-            assert mirror.url == "https://127.0.0.1:9/x/y"
-            with pytest.raises(EnvironmentLacksError) as caught:
-                mirror.ensure("1" * 40)
-            assert "t0ken" not in caught.value.message
-    finally:
-        neutral_environment.write_text(text)
+    more = f'[url "{source}"]\n\tinsteadOf = {url}\n[core]\n\tlogAllRefUpdates = always\n'
+    with settings(neutral_environment, more), open_mirror(url) as mirror:
+        check_same(mirror, source)
+        assert mirror.url == "https://127.0.0.1:9/x/y"
+        with pytest.raises(EnvironmentLacksError) as caught:
+            mirror.ensure("1" * 40)
+        assert "t0ken" not in caught.value.message
     for path in cache.rglob("*"):
         assert "t0ken" not in path.name
         assert path.is_dir() or b"t0ken" not in path.read_bytes()

@@ -14,7 +14,7 @@ import pytest
 from glmpatch.checkout import Checkout, merge
 from glmpatch.errors import EnvironmentLacksError, ExitCode, UsageError
 from glmpatch.upstream import clone
-from tests.git_support import UPSTREAM, commit_all, git, make_folder, make_repo, snapshot, status, subjects
+from tests.git_support import UPSTREAM, commit_all, git, make_folder, make_repo, settings, snapshot, status, subjects
 
 
 def accept(_folder: Path) -> None:
@@ -49,12 +49,8 @@ def test_a_server_that_gives_no_single_commits(tmp_path: Path, source: Path, neu
     commit = git(source, "rev-parse", "main~1")
     git(source, "tag", "--delete", "v1")
     git(source, "branch", "--quiet", "-D", "old")
-    text = neutral_environment.read_text()
-    neutral_environment.write_text(f"{text}[protocol]\n\tversion = 0\n")
-    try:
+    with settings(neutral_environment, "[protocol]\n\tversion = 0\n"):
         clone(source.as_uri(), commit, tmp_path / "target", accept=accept)
-    finally:
-        neutral_environment.write_text(text)
     check_clone(tmp_path / "target", commit)
     assert not (tmp_path / "target/.git/shallow").exists()
 
@@ -103,14 +99,9 @@ def test_hooks_and_templates_of_the_user_are_off(tmp_path: Path, source: Path, n
     for name in ("post-checkout", "reference-transaction"):
         (hooks / name).write_text(f"#!/bin/sh\ntouch {ran}\n")
         (hooks / name).chmod(0o755)
-    text = neutral_environment.read_text()
-    neutral_environment.write_text(
-        f"{text}[init]\n\ttemplateDir = {hooks.parent}\n[core]\n\thooksPath = {hooks}\n[fetch]\n\tprune = true\n"
-    )
-    try:
+    more = f"[init]\n\ttemplateDir = {hooks.parent}\n[core]\n\thooksPath = {hooks}\n[fetch]\n\tprune = true\n"
+    with settings(neutral_environment, more):
         clone(str(source), "main", tmp_path / "target", accept=accept)
-    finally:
-        neutral_environment.write_text(text)
     assert not ran.exists()
     assert not (tmp_path / "target/.git/hooks").exists()
 

@@ -14,11 +14,10 @@ from pathlib import Path
 
 from glmpatch.checking.cache import ResultCache, decode, encode
 from glmpatch.checking.examine import Examined, examine
-from glmpatch.checking.history import Snapshot, read_history, touches
+from glmpatch.checking.history import Snapshot, touches
 from glmpatch.checking.model import Commit, PatchCheck, Report, TreeCheck, Trouble
 from glmpatch.checking.standing import check_patch
 from glmpatch.checkout import open_checkout
-from glmpatch.objects import Objects
 from glmpatch.patching.model import Transform
 from glmpatch.patching.plan import Step, Work, find_work, plan_work
 from glmpatch.patching.series import Series
@@ -67,7 +66,7 @@ def check_folder(root: Path, series: Series, cache: ResultCache) -> Report:
 
 
 def check_commits(
-    objects: Objects,
+    history: Mapping[str, Snapshot],
     selection: Selection,
     series: Series,
     cache: ResultCache,
@@ -76,8 +75,8 @@ def check_commits(
     """Check commits of a repository.
 
     Args:
-        objects: The repository.
-        selection: The commits.
+        history: The commits of the selection with all their ancestors, from `read_history`.
+        selection: Those to check.
         series: The patches.
         cache: Where results are kept.
         say: Called with what is going on.
@@ -85,7 +84,6 @@ def check_commits(
     Raises:
         BrokenMirrorError: An object cannot be read.
     """
-    history = read_history(objects, series, selection.heads)
     rows = [snapshot for snapshot in history.values() if selection.wants(snapshot, history)]
     rows.sort(key=lambda row: row.commit.date, reverse=True)
     checker = _CommitChecker(history, series, _Examiner(cache))
@@ -152,7 +150,7 @@ class _Examiner:
 class _CommitChecker:
     """Checks commits; those with equal files once."""
 
-    def __init__(self, history: dict[str, Snapshot], series: Series, examiner: _Examiner) -> None:
+    def __init__(self, history: Mapping[str, Snapshot], series: Series, examiner: _Examiner) -> None:
         self.examiner = examiner
         self._history = history
         self._series = series
@@ -184,7 +182,7 @@ class _CommitChecker:
         return self._works[snapshot.files]
 
     def _with_origin(self, cell: PatchCheck, trouble: Trouble, commit: Commit) -> Trouble:
-        return replace(trouble, since=self._origin((cell.patch.id, trouble.path, trouble.transform), commit.hash))
+        return replace(trouble, since=self._origin(_key(cell, trouble), commit.hash))
 
     def _origin(self, key: _TroubleKey, commit: str) -> Commit:
         """The first commit, by date, from which on the line of ancestors has this trouble without a break."""
@@ -205,11 +203,11 @@ class _CommitChecker:
         return self._origins[key, commit]
 
     def _has(self, key: _TroubleKey, commit: str) -> bool:
-        return any(
-            key == (cell.patch.id, trouble.path, trouble.transform)
-            for cell in self._check(commit)
-            for trouble in cell.troubles
-        )
+        return any(key == _key(cell, trouble) for cell in self._check(commit) for trouble in cell.troubles)
+
+
+def _key(cell: PatchCheck, trouble: Trouble) -> _TroubleKey:
+    return cell.patch.id, trouble.path, trouble.transform
 
 
 def _examine_all(jobs: list[_FileJob]) -> Iterable[bytes]:

@@ -34,16 +34,12 @@ class CommitTree:
 
     def find(self, path: str) -> Entry | None:
         """What is at a path; None where nothing is. On the way to it, a link or a submodule counts as what is there."""
-        *folders, name = path.split("/")
-        tree = self._root
-        for folder in folders:
-            entry = self._objects.tree(tree).get(folder)
-            if entry is None or entry.is_file:
-                return None
-            if not stat.S_ISDIR(entry.mode):
-                return entry
-            tree = entry.hash
-        return self._objects.tree(tree).get(name)
+        parts = path.split("/")
+        for depth in range(1, len(parts)):
+            above = self._objects.entry(self._root, "/".join(parts[:depth]))
+            if above is not None and not above.is_file and not stat.S_ISDIR(above.mode):
+                return above
+        return self._objects.entry(self._root, path)
 
     def read(self, path: str) -> bytes | None:
         """The bytes of a plain file.

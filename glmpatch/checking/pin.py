@@ -55,15 +55,14 @@ def find_new_pin(mirror: Mirror, ref: str | None, pin: UpstreamPin, series: Seri
         UsageError: There is no such branch.
         EnvironmentLacksError: The pinned commit is not to be had.
     """
-    objects = mirror.objects
-    tip = mirror.ensure(ref) if ref else objects.default()
-    history = read_history(objects, series, [tip, mirror.ensure(pin.commit)])
+    tip = mirror.ensure(ref) if ref else mirror.objects.default()
+    history = read_history(mirror.objects, series, [tip, mirror.ensure(pin.commit)])
     pinned = _ancestors(history, pin.commit)
     line = [commit for commit in _first_parents(history, tip) if commit not in pinned]
     names: dict[str, tuple[str, ...]] = {**dict.fromkeys(line, ()), pin.commit: (PINNED,)}
     if line:
         names[tip] = (ref or "newest",)
-    report = check_commits(objects, Selection(mirror.url, names), series, cache)
+    report = check_commits(history, Selection(mirror.url, names), series, cache)
     by_commit = {tree.commit.hash: tree for tree in report.trees if tree.commit}
     passed_over = 0
     while passed_over < len(line) and not _passes(by_commit[line[passed_over]], history[line[passed_over]], pin):

@@ -10,6 +10,7 @@ import click
 from glmpatch.checking.cache import ResultCache
 from glmpatch.checking.check import Selection, check_commits, check_folder
 from glmpatch.checking.heads import heads_to_check
+from glmpatch.checking.history import read_history
 from glmpatch.checking.model import Report
 from glmpatch.checking.source import Source
 from glmpatch.commands.check_options import report_options, source_options
@@ -71,7 +72,8 @@ def command(
         heads = heads_to_check(mirror, pin, refs, may_lack_pin=source.upstream is not None)
         first_day = since and since.replace(tzinfo=timezone.utc)
         selection = Selection(mirror.url, heads, history, first_day)
-        return check_commits(mirror.objects, selection, series, cache, status.update)
+        commits = read_history(mirror.objects, series, heads)
+        return check_commits(commits, selection, series, cache, status.update)
 
     with errors.status("") as status:
         if tree:

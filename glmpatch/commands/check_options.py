@@ -11,7 +11,7 @@ from platformdirs import user_cache_path
 
 from glmpatch.checking.cache import ResultCache
 from glmpatch.checking.source import Source
-from glmpatch.commands.options import Command
+from glmpatch.commands.options import Command, with_options
 from glmpatch.reporting import FORMATS
 from glmpatch.reporting.output import plan_outputs
 
@@ -24,7 +24,8 @@ def source_options(command: Command) -> Command:
         cache = ResultCache(None if no_cache else user_cache_path("glmpatch") / "results")
         return command(source=Source(upstream, offline, timeout), cache=cache, **rest)
 
-    decorators = (
+    return with_options(
+        wrapper,
         click.option("--upstream", metavar="URL", help="Another repository: a URL, or the path of a local one."),
         click.option("--offline", is_flag=True, help="Take the mirror as it is; fetch nothing."),
         click.option(
@@ -37,9 +38,6 @@ def source_options(command: Command) -> Command:
         ),
         click.option("--no-cache", is_flag=True, help="Try the patches on every file anew."),
     )
-    for decorator in reversed(decorators):
-        wrapper = decorator(wrapper)
-    return wrapper
 
 
 def report_options(command: Command) -> Command:
@@ -49,7 +47,8 @@ def report_options(command: Command) -> Command:
     def wrapper(*, formats: tuple[str, ...], files: tuple[Path, ...], **rest: Any) -> Any:
         return command(outputs=plan_outputs(formats, files), **rest)
 
-    decorators = (
+    return with_options(
+        wrapper,
         click.option(
             "--format",
             "formats",
@@ -67,6 +66,3 @@ def report_options(command: Command) -> Command:
             help="Write the report to a file. Without --format, its suffix tells the format.",
         ),
     )
-    for decorator in reversed(decorators):
-        wrapper = decorator(wrapper)
-    return wrapper

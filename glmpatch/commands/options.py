@@ -18,6 +18,13 @@ target_argument = click.argument("target", type=click.Path(file_okay=False, path
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
+def with_options(command: Command, *options: Callable[[Command], Command]) -> Command:
+    """The command with click options, shown in this order."""
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def series_options(command: Command) -> Command:
     """Add the options that choose the patches; the command gets them as `series`."""
 
@@ -34,7 +41,8 @@ def series_options(command: Command) -> Command:
         series = load_series(Options(backend, dtype), extra=patches)
         return command(series=series.select(only=only, skip=skip), **rest)
 
-    decorators = (
+    return with_options(
+        wrapper,
         click.option("--only", multiple=True, metavar="ID", help="Only this patch. Can be repeated."),
         click.option("--skip", multiple=True, metavar="ID", help="Not this patch. Can be repeated."),
         click.option(
@@ -59,6 +67,3 @@ def series_options(command: Command) -> Command:
             help="Add the patch files (*.toml) of a folder of your own. Can be repeated.",
         ),
     )
-    for decorator in reversed(decorators):
-        wrapper = decorator(wrapper)
-    return wrapper

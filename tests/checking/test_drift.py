@@ -10,6 +10,7 @@ import pytest
 
 from glmpatch.checking.cache import ResultCache
 from glmpatch.checking.check import Selection, check_commits
+from glmpatch.checking.history import read_history
 from glmpatch.checking.model import PatchCheck, Report, Standing, TreeCheck
 from glmpatch.objects import Objects
 from glmpatch.patching.model import Options
@@ -43,7 +44,8 @@ class Repository:
         heads = {self.hashes[name]: (f"head {name}",) for name in names or [-1]}
         objects = Objects(self._folder)
         try:
-            return check_commits(objects, Selection("upstream", heads, history, since), SERIES, cache)
+            selection = Selection("upstream", heads, history, since)
+            return check_commits(read_history(objects, SERIES, heads), selection, SERIES, cache)
         finally:
             objects.close()
 

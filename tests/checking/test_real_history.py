@@ -10,6 +10,7 @@ import pytest
 from glmpatch.checking.cache import ResultCache
 from glmpatch.checking.check import Selection, check_commits
 from glmpatch.checking.heads import heads_to_check
+from glmpatch.checking.history import read_history
 from glmpatch.checking.model import Standing
 from glmpatch.mirror import open_mirror
 from glmpatch.patching.model import Backend, Dtype, Options
@@ -34,7 +35,8 @@ def test_every_refusal_of_the_history_is_explained(
     with open_mirror(UPSTREAM) as mirror:
         heads = heads_to_check(mirror, pin, (), may_lack_pin=False)
         selection = Selection(mirror.url, heads, whole_history=True)
-        report = check_commits(mirror.objects, selection, load_series(Options(backend, dtype)), ResultCache(None))
+        series = load_series(Options(backend, dtype))
+        report = check_commits(read_history(mirror.objects, series, heads), selection, series, ResultCache(None))
     assert not report.has_drifted
     cells = [cell for tree in report.trees for cell in tree.patches]
     assert all(cell.standing is not Standing.WRONG for cell in cells)

@@ -14,7 +14,7 @@ from glmpatch.patching.apply import apply, revert, survey
 from glmpatch.patching.model import Edit
 from glmpatch.patching.series import Series
 from tests.engine_support import BACKEND, CHANGED, DTYPE, SERIES, Swap, patch
-from tests.git_support import UPSTREAM, commit_all, git, make_folder, make_repo, snapshot, status, subjects
+from tests.git_support import UPSTREAM, commit_all, git, make_folder, make_repo, settings, snapshot, status, subjects
 
 
 def check_applied_and_reverted(root: Path) -> None:
@@ -372,18 +372,15 @@ def test_a_filter_driver(root: Path) -> None:
 
 def test_settings_of_the_users_git_do_not_matter(root: Path, neutral_environment: Path) -> None:
     make_repo(root)
-    text = neutral_environment.read_text()
-    neutral_environment.write_text(
-        f"{text}[log]\nshowSignature = true\nshowRoot = false\n[grep]\npatternType = fixed\n[color]\nui = always\n"
+    more = (
+        "[log]\nshowSignature = true\nshowRoot = false\n[grep]\npatternType = fixed\n[color]\nui = always\n"
         "[status]\nshort = true\nbranch = true\nshowUntrackedFiles = all\n[diff]\nexternal = false\nnoprefix = true\n"
         "[core]\nquotePath = true\npager = false\n[commit]\ngpgSign = true\n[gpg]\nprogram = false\n"
         "[fastimport]\nunpackLimit = 1\n"
     )
-    try:
+    with settings(neutral_environment, more):
         apply(root, SERIES)
         assert revert(root).patches == ("backend", "dtype")
-    finally:
-        neutral_environment.write_text(text)
 
 
 HOSTILE_NAMES = [
