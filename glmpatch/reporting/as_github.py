@@ -5,14 +5,19 @@ from __future__ import annotations
 import posixpath
 
 from glmpatch.checking.model import Report, TreeCheck
+from glmpatch.console import printable
 from glmpatch.patching.model import Notice
 from glmpatch.reporting.findings import Finding, find_troubles
-from glmpatch.reporting.words import one_line, place, printable, tree_title, verdict
+from glmpatch.reporting.words import one_line, place, tree_title, verdict
 
 
 def render(report: Report) -> str:
-    """An error for each trouble of the heads, a warning for each notice, a notice for what landed, and the verdict."""
-    commands = [_error(finding) for finding in find_troubles(report) if finding.heads]
+    """The verdict, an error for each trouble of the heads, a warning for each notice, a notice for what landed.
+
+    The verdict comes first, as GitHub shows ten annotations of each kind and no more.
+    """
+    commands = [_command("error" if report.has_drifted else "notice", "glmpatch check", verdict(report))]
+    commands += [_error(finding) for finding in find_troubles(report) if finding.heads]
     for tree in report.heads:
         for cell in tree.patches:
             commands += [_warning(tree, path, notice) for path, notice in cell.notices]
@@ -20,7 +25,6 @@ def render(report: Report) -> str:
         where = ", ".join(one_line(name) for name in names)
         text = f"{patch.id} has nothing left to do in {where}: drop it there. {one_line(patch.drop_when)}"
         commands.append(_command("notice", f"{patch.id}: landed", text))
-    commands.append(_command("notice", "glmpatch check", verdict(report)))
     return "".join(f"{command}\n" for command in dict.fromkeys(commands))
 
 

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from dataclasses import dataclass, field
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from glmpatch import __version__
 from glmpatch.assets import asset_folder
-from glmpatch.checking.model import FileChange, PatchCheck, Report, Standing, TreeCheck, Trouble
-from glmpatch.patching.model import Notice, Patch
+from glmpatch.checking.model import PatchCheck, Report, Standing, TreeCheck
+from glmpatch.console import printable
 from glmpatch.reporting.findings import find_troubles
-from glmpatch.reporting.highlight import DiffLine, diff_lines
+from glmpatch.reporting.highlight import diff_lines
 from glmpatch.reporting.words import (
     MARKS,
     MEANINGS,
+    count,
     day,
     github_url,
     join,
     one_line,
     place,
-    printable,
     reason,
     scope,
     short_hash,
@@ -32,40 +31,6 @@ from glmpatch.reporting.words import (
 )
 
 _LONGEST = 4_000
-
-
-@dataclass(frozen=True, slots=True)
-class _Detail:
-    """What a panel shows. Many cells share it."""
-
-    patch: Patch
-    standing: Standing
-    troubles: tuple[Trouble, ...]
-    notices: tuple[tuple[str, Notice], ...]
-    diffs: tuple[int, ...]
-
-
-@dataclass(slots=True)
-class _Page:
-    """The panels and the diffs of a report, each once; the number of one is its place in the dict."""
-
-    details: dict[tuple[Any, ...], tuple[int, _Detail]] = field(default_factory=dict)
-    diffs: dict[FileChange, tuple[int, list[DiffLine]]] = field(default_factory=dict)
-
-    def detail(self, cell: PatchCheck) -> int:
-        """The number of the panel of a cell."""
-        diffs = tuple(self.diff(change) for change in cell.changes)
-        key = cell.patch.id, cell.standing, cell.troubles, cell.notices, diffs
-        if key not in self.details:
-            detail = _Detail(cell.patch, cell.standing, cell.troubles, cell.notices, diffs)
-            self.details[key] = len(self.details), detail
-        return self.details[key][0]
-
-    def diff(self, change: FileChange) -> int:
-        """The number of the diff of a change."""
-        if change not in self.diffs:
-            self.diffs[change] = len(self.diffs), diff_lines(change)
-        return self.diffs[change][0]
 
 
 def render(report: Report) -> str:
@@ -78,19 +43,26 @@ def render(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(csp=_csp_hash, day=day, join_words=join, line=one_line, place=place, short=short_hash)
-    page = _Page()
-    rows = [(tree, tree_title(tree), [(cell, page.detail(cell)) for cell in tree.patches]) for tree in report.trees]
+    environment.filters.update(count=count, csp=_csp_hash, day=day, join_words=join, line=one_line, place=place)
+    environment.filters.update(short=short_hash, diff_lines=diff_lines)
+    # Many cells share a panel, many panels a diff.
+    panels = {_key(cell): cell for tree in report.trees for cell in tree.patches}
+    numbers = {key: number for number, key in enumerate(panels)}
+    changes = dict.fromkeys(change for cell in panels.values() for change in cell.changes)
+    found = find_troubles(report)
     return (
         environment.get_template("report.html.j2").render(
             report=report,
+            version=__version__,
             verdict=verdict(report),
             scope=scope(report),
-            findings=[finding for finding in find_troubles(report) if finding.heads],
-            rows=rows,
+            findings=[finding for finding in found if finding.heads],
+            old=[finding for finding in found if not finding.heads],
+            title=tree_title,
             label=_label,
-            details=[detail for _, detail in page.details.values()],
-            diffs=[(change.path, lines) for change, (_, lines) in page.diffs.items()],
+            panels=list(panels.values()),
+            number=lambda cell: numbers[_key(cell)],
+            diffs={change: number for number, change in enumerate(changes)},
             github=github_url(report.upstream),
             standings=list(Standing),
             marks=MARKS,
@@ -100,9 +72,14 @@ def render(report: Report) -> str:
     )
 
 
-def _label(tree: TreeCheck, title: str, cell: PatchCheck) -> str:
+def _key(cell: PatchCheck) -> tuple[object, ...]:
+    """What tells panels apart. A patch cannot be a key, as a transform may hold a dict."""
+    return cell.patch.id, cell.standing, cell.troubles, cell.notices, cell.changes
+
+
+def _label(tree: TreeCheck, cell: PatchCheck) -> str:
     """What is read out for a cell, and shown when the pointer is over it."""
-    where = f"{title} ({day(tree.commit)})" if tree.commit else title
+    where = f"{tree_title(tree)} ({day(tree.commit)})" if tree.commit else tree_title(tree)
     return f"{cell.patch.id}, {where}: {cell.standing.value}. {reason(cell)}"
 
 

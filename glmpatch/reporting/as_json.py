@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
 
+from glmpatch import __version__
 from glmpatch.checking.model import Commit, PatchCheck, Report, Standing, TreeCheck, Trouble
 from glmpatch.patching.model import Notice
 
@@ -79,6 +81,7 @@ class Document(msgspec.Struct, frozen=True):
     """What `glmpatch check` found. The number of the schema grows when a field changes its meaning or goes."""
 
     schema: Literal[1]
+    version: str
     upstream: str
     drifted: bool
     files: int
@@ -101,6 +104,7 @@ def schema() -> dict[str, Any]:
 def _document(report: Report) -> Document:
     return Document(
         schema=1,
+        version=__version__,
         upstream=_unicode(report.upstream),
         drifted=report.has_drifted,
         files=report.files,
@@ -149,5 +153,5 @@ def _commit(commit: Commit | None) -> CommitEntry | None:
 
 
 def _unicode(text: str) -> str:
-    """The text with a replacement character for each byte that was no UTF-8, as JSON has no other bytes."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    """The text with a replacement character for each surrogate: a byte that was no UTF-8, or an escape of upstream."""
+    return re.sub(r"[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from xml.etree import ElementTree as ET
 
 from glmpatch.checking.model import PatchCheck, Report, Standing, TreeCheck, Trouble
-from glmpatch.reporting.words import MEANINGS, day, one_line, place, printable, reason, tree_title
+from glmpatch.console import printable
+from glmpatch.reporting.words import MEANINGS, day, one_line, place, reason, tree_title
 
 _TAGS = {Standing.CONFLICT: "failure", Standing.WRONG: "error", Standing.NOT_YET: "skipped", Standing.GONE: "skipped"}
 

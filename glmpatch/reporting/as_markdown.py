@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from urllib.parse import quote
 
+from glmpatch import __version__
 from glmpatch.checking.model import Commit, Report, Standing
 from glmpatch.reporting.findings import Finding, find_troubles
 from glmpatch.reporting.words import (
@@ -33,6 +34,8 @@ _CELLS = {
     Standing.CONFLICT: "❌ conflict",
     Standing.WRONG: "❌ wrong result",
 }
+_OPEN = "<details>"
+_CLOSE = ("", "</details>")
 _CUT = "\n*This is longer than GitHub takes. The end is missing here, not in the other formats.*"
 
 
@@ -42,18 +45,23 @@ def render(report: Report) -> str:
     found = find_troubles(report)
     old = [finding for finding in found if not finding.heads]
     title = f"## {'❌' if report.has_drifted else '✅'} {verdict(report, _code)}"
-    lines = ["", f"{_code(report.upstream)}: {scope(report)}", "", *_table(report, base)]
+    lines = [
+        "",
+        f"{_code(report.upstream)}: {scope(report)}. Checked by glmpatch {__version__}.",
+        "",
+        *_table(report, base),
+    ]
     for finding in found[: len(found) - len(old)]:
         lines += _section(finding, base)
     if report.landed:
         lines += ["", "### Landed upstream", ""]
     for patch, names in report.landed:
         where = f"{patch.id} has nothing left to do in {join(map(_code, names))}: it can be dropped there."
-        lines.append(f"- {where} It can go for good when: {_prose(patch.drop_when)}")
+        lines.append(f"- {where} It can go for good when: {_code(patch.drop_when)}")
     if old:
-        lines += ["", f"<details><summary>{count(len(old), 'trouble')} that only old commits had</summary>", ""]
+        lines += ["", f"{_OPEN}<summary>{count(len(old), 'trouble')} that only old commits had</summary>", ""]
         lines += [f"- {finding.patch.id}: {_place(finding, base)}, {finding.where(_code)}" for finding in old]
-        lines += ["", "</details>"]
+        lines += _CLOSE
     return _cut(title, lines)
 
 
@@ -100,18 +108,17 @@ def _code(text: str) -> str:
     return f"{fence} {line} {fence}" if "`" in line else f"`{line}`"
 
 
-def _prose(text: str) -> str:
-    """Text of a patch file, with its markup taken for what it is."""
-    return re.sub(r"([\\`*_\[\]<>#|~&])", r"\\\1", one_line(text))
-
-
 def _cut(title: str, lines: list[str]) -> str:
-    """The lines that fit. The note comes first: it must not end inside what the reader has to unfold."""
-    room = LARGEST - len(f"{title}{_CUT}".encode())
+    """The lines that fit, with a note. It comes first, so that the reader need not unfold anything to see it."""
+    room = LARGEST - len("\n".join((title, _CUT, *_CLOSE, "")).encode())
     kept = 0
     for line in lines:
         room -= len(line.encode()) + 1
         if room < 0:
             break
         kept += 1
-    return "\n".join([title, *([] if kept == len(lines) else [_CUT]), *lines[:kept]]) + "\n"
+    if kept == len(lines):
+        return "\n".join([title, *lines]) + "\n"
+    # Else it would hide what is written behind the report.
+    close = _CLOSE if any(line.startswith(_OPEN) for line in lines[:kept]) else ()
+    return "\n".join([title, _CUT, *lines[:kept], *close]) + "\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from itertools import groupby
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -12,7 +13,7 @@ from rich.text import Text
 from glmpatch.checking.model import Report, Standing, TreeCheck
 from glmpatch.console import print_line
 from glmpatch.reporting.findings import Finding, find_troubles
-from glmpatch.reporting.words import MARKS, count, day, join, one_line, place, scope, tree_title, verdict
+from glmpatch.reporting.words import MARKS, day, join, one_line, place, scope, tree_title, verdict
 
 _WORDS = {
     Standing.CLEAN: "ok",
@@ -30,6 +31,7 @@ _STYLES = {
     Standing.CONFLICT: "bold red",
     Standing.WRONG: "bold magenta",
 }
+_ALIKE = 3  # so many rows that are alike become two
 _GAP = 2
 _DATE = 10
 _NAME = 24  # the widest column of names
@@ -49,7 +51,7 @@ def print_report(console: Console, report: Report) -> None:
     Where the names of the patches do not fit the width, they are numbered and explained below the table.
     """
     headings = [patch.id.replace("-", "-\n") for patch in report.patches]
-    names = min(max((len(_title(tree)) for tree in report.trees), default=0), _NAME)
+    names = min(max((cell_len(_title(tree)) for tree in report.trees), default=0), _NAME)
     room = console.width - names - _DATE - 2 * _GAP
     subject = room - sum(max(map(len, (*heading.split("\n"), *_WORDS.values()))) + _GAP for heading in headings)
     wide = subject >= (0 if len(report.heads) == len(report.trees) else _SUBJECT)
@@ -70,19 +72,20 @@ def print_report(console: Console, report: Report) -> None:
 
 
 def _table(report: Report, headings: list[str], words: dict[Standing, str], widths: tuple[int, int]) -> Table:
-    """The grid. Neighbours in the history that look alike share two rows, so that what changes is seen."""
+    """The grid. Three or more neighbours in the history that look alike share two rows, so that changes are seen."""
     columns = ["tree", "date", "subject"] if widths[1] >= len("subject") else ["tree", "date"]
     table = Table(box=None, pad_edge=False)
     for heading in (*columns, *headings):
         table.add_column(Text(heading), no_wrap=True, vertical="bottom")
     for _, group in groupby(report.trees, key=lambda tree: tree.names or [cell.standing for cell in tree.patches]):
-        first, *rest = group
-        cells = [Text(words[cell.standing], _STYLES[cell.standing]) for cell in first.patches]
-        subject = one_line(first.commit.subject) if first.commit else ""
-        table.add_row(*_tree(first, tree_title(first), subject, widths)[: len(columns)], *cells)
-        if rest:
-            note = f"{count(len(rest), 'commit')} alike"
-            table.add_row(*_tree(rest[-1], _title(rest[-1]), note, widths)[: len(columns)])
+        trees = list(group)
+        for tree in trees if len(trees) < _ALIKE else trees[:1]:
+            cells = [Text(words[cell.standing], _STYLES[cell.standing]) for cell in tree.patches]
+            subject = one_line(tree.commit.subject) if tree.commit else ""
+            table.add_row(*_tree(tree, tree_title(tree), subject, widths)[: len(columns)], *cells)
+        if len(trees) >= _ALIKE:
+            note = f"{len(trees) - 1:,} commits alike"
+            table.add_row(*_tree(trees[-1], _title(trees[-1]), note, widths)[: len(columns)])
     return table
 
 

@@ -13,8 +13,9 @@ from pygments.lexers.shell import BashLexer
 from pygments.token import Token, _TokenType
 
 from glmpatch.checking.model import FileChange
+from glmpatch.console import printable
 from glmpatch.patching.diff import unified_diff
-from glmpatch.reporting.words import count, printable
+from glmpatch.reporting.words import count
 
 _LONGEST_LINE = 500
 _MOST_LINES = 1_000

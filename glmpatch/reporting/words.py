@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
 from glmpatch.checking.model import Commit, PatchCheck, Report, Standing, TreeCheck, Trouble
+from glmpatch.console import printable
 
 MARKS = {
     Standing.CLEAN: "✓",
@@ -24,6 +25,7 @@ MEANINGS = {
     Standing.CONFLICT: "upstream is not what the patch understands",
     Standing.WRONG: "the patch applies, but the result is wrong",
 }
+_IDLE = {Standing.NOT_YET, Standing.GONE}
 Show: TypeAlias = Callable[[str], str]
 _LONGEST = 300
 
@@ -33,14 +35,6 @@ def one_line(text: str, limit: int = _LONGEST) -> str:
     words = " ".join(text[: 2 * limit].split())
     line = printable(words)
     return line if len(line) <= limit else line[: limit - 1] + "…"
-
-
-def printable(text: str) -> str:
-    """Text in which each character that is not to be seen, or not in Unicode, is replaced by one that is.
-
-    A newline stays. Nothing else is left that acts on a terminal, turns the direction of text, or is illegal in XML.
-    """
-    return "".join(sign if sign.isprintable() or sign == "\n" else "\N{REPLACEMENT CHARACTER}" for sign in text)
 
 
 def place(trouble: Trouble) -> str:
@@ -53,7 +47,9 @@ def tree_title(tree: TreeCheck, show: Show = one_line) -> str:
     """The names of a tree, each shown the way of the format; the short hash of a commit that has none."""
     if tree.commit and not tree.names:
         return short_hash(tree.commit)
-    return join(map(show, tree.names))
+    names = join(map(show, tree.names))
+    # A path such as ".." would be lost at the end of a sentence.
+    return f'the folder "{names}"' if names.endswith(".") else names
 
 
 def short_hash(commit: Commit) -> str:
@@ -104,9 +100,21 @@ def verdict(report: Report, show: Show = one_line) -> str:
         titles = join(tree_title(tree, show) for tree in drifted)
         return f"Drift: {share} ({join(ids)}) {'does' if len(ids) == 1 else 'do'} not fit {titles}."
     if report.heads:
-        fit = f"{count(len(report.patches), 'patch', 'patches')} {'fits' if len(report.patches) == 1 else 'fit'}"
-        return f"No drift: {fit} {join(tree_title(tree, show) for tree in report.heads)}."
+        return f"No drift: {'; '.join(_fits(report, show))}."
     return "No drift: nothing was checked that somebody uses now."
+
+
+def _fits(report: Report, show: Show) -> Iterator[str]:
+    """The trees that all patches fit, then those that lack what some of them are for."""
+    patches = count(len(report.patches), "patch", "patches")
+    heads = [(tree_title(tree, show), sum(cell.standing in _IDLE for cell in tree.patches)) for tree in report.heads]
+    whole = join(title for title, idle in heads if not idle)
+    if whole:
+        yield f"{patches} {'fits' if len(report.patches) == 1 else 'fit'} {whole}"
+    numbers = {idle for _, idle in heads if idle}
+    if numbers:
+        share = f"{'up to ' if len(numbers) > 1 else ''}{max(numbers)} of {patches}"
+        yield f"nothing to patch for {share} in {join(title for title, idle in heads if idle)}"
 
 
 def scope(report: Report) -> str:

@@ -66,6 +66,13 @@ def clean_report() -> Report:
     return report(tree(9, "main"), tree(8, "dev"))
 
 
+def crowded_report() -> Report:
+    """Twenty branches at one commit, a branch with a long name, and three times as many patches."""
+    one = report(tree(9, *(f"branch-{number}" for number in range(20))), tree(8, "feature/" + "long" * 40), tree(7))
+    rows = tuple(replace(row, patches=row.patches * 3) for row in one.trees)
+    return replace(one, patches=one.patches * 3, trees=rows)
+
+
 def rich_report() -> Report:
     """Two heads and a history, with every standing."""
     conflict = cell(Standing.CONFLICT, trouble())

@@ -10,7 +10,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from glmpatch.checking.model import FileChange, Standing
+from glmpatch import __version__
+from glmpatch.checking.model import FileChange, PatchCheck, Report, Standing, TreeCheck
+from glmpatch.patching.model import Options
+from glmpatch.patching.series import load_series
 from glmpatch.reporting.as_html import render
 from glmpatch.reporting.highlight import diff_lines
 from tests.reporting.reports import (
@@ -50,6 +53,33 @@ def test_every_cell_has_its_reason_without_a_script() -> None:
     assert buttons[2]["title"].endswith(
         "conflict. ptuning/main.py:12: expected expected no such text, found found no such text"
     )
+
+
+def test_trees_share_the_panels_of_the_real_patches() -> None:
+    # A transform of theirs holds a dict, so they have no hash.
+    patches = load_series(Options()).patches
+    cells = tuple(PatchCheck(patch, Standing.CLEAN) for patch in patches)
+    rows = tuple(TreeCheck((name,), None, cells) for name in ("a", "b"))
+    page = Page(render(Report("fork", patches, rows, files=1, computed=1)))
+    assert [element["id"] for element in page.all("template")] == [f"p{number}" for number in range(len(patches))]
+    shown = [element["data-detail"] for element in page.all("button") if "data-detail" in element]
+    assert shown == [f"p{number}" for number in range(len(patches))] * 2
+
+
+def test_what_only_old_commits_had_is_folded() -> None:
+    text = render(rich_report())
+    before, _, folded = text.partition("<details>")
+    assert folded.startswith("\n<summary>1 trouble that only old commits had</summary>")
+    assert "found what only old commits had" not in before.partition("<table")[0]
+    inside = folded.partition("</details>")[0]
+    assert "<h3>cpu-demos " in inside
+    assert "found what only old commits had" in inside
+    assert "1 old commit (2000000000)" in inside
+    assert "<details>" not in render(clean_report())
+
+
+def test_the_page_says_which_version_made_it() -> None:
+    assert f'<p class="eyebrow">Checked by glmpatch {__version__}</p>' in render(clean_report())
 
 
 def test_a_diff_is_in_it_once() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from glmpatch import __version__
 from glmpatch.assets import asset_folder
 from glmpatch.checking.model import Report
 from glmpatch.reporting.as_json import render, schema
@@ -31,6 +32,7 @@ def test_reports_are_valid(one: Report) -> None:
 
 def test_all_is_in_it_but_the_diffs() -> None:
     document: dict[str, Any] = json.loads(render(rich_report()))
+    assert document["version"] == __version__
     assert (document["drifted"], document["files"], document["computed"]) == (True, 194, 3)
     main = document["trees"][0]
     assert main["names"] == ["main", "pinned"]

@@ -6,9 +6,10 @@ import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from glmpatch import __version__
 from glmpatch.checking.model import Standing
 from glmpatch.reporting.as_markdown import LARGEST, render
-from tests.reporting.reports import NASTY, cell, clean_report, nasty_report, report, rich_report, tree, trouble
+from tests.reporting.reports import NASTY, PATCHES, cell, clean_report, nasty_report, report, rich_report, tree, trouble
 
 
 def tokens(text: str) -> list[Token]:
@@ -38,9 +39,10 @@ def test_a_section_for_each_trouble_of_the_heads() -> None:
         "- in: `main`, `pinned`, 4 old commits (4000000000 to 7000000000)\n"
         f"- since: [`3000000000`]({url}/commit/3{'0' * 39}) 2023-03-17 `no such text`\n"
     ) in text
-    assert "in `main`, `pinned`, `dev`: it can be dropped there. It can go for good when: cpu-autocast is done" in text
+    assert "in `main`, `pinned`, `dev`: it can be dropped there. It can go for good when: `cpu-autocast is" in text
     assert "1 trouble that only old commits had" in text
     assert "## ✅ No drift: 8 patches fit `main`, `dev`." in render(clean_report())
+    assert f"3 of them computed anew. Checked by glmpatch {__version__}.\n" in text
 
 
 @pytest.mark.parametrize("upstream", ["/srv/git/ChatGLM-6B", "https://example.org/a/b", "https://github.com/a/b)[c/"])
@@ -76,3 +78,20 @@ def test_a_long_report_is_cut() -> None:
     assert len(text) < 65_536
     assert text.splitlines()[2].startswith("*This is longer than GitHub takes.")
     assert "longer than" not in render(rich_report())
+
+
+def test_a_cut_report_hides_nothing_that_follows() -> None:
+    rows = [tree(n, precision=cell(Standing.CONFLICT, trouble(f"{n} " + "w" * 250))) for n in range(1, 800)]
+    text = render(report(tree(900, "main"), *rows))
+    assert "longer than" in text
+    assert text.count("<details>") == text.count("</details>") == 1
+    assert text.endswith("\n\n</details>\n")
+    assert len(text.encode()) <= LARGEST
+
+
+def test_the_text_of_a_patch_mentions_nobody() -> None:
+    patches = tuple(replace(patch, drop_when=NASTY[6]) for patch in PATCHES)
+    one = replace(report(tree(1, "main", precision=cell(Standing.LANDED))), patches=patches)
+    shown = "".join(token.content for token in tokens(render(one)) if token.type == "text")
+    assert "It can go for good when: " in shown
+    assert "@octocat" not in shown

@@ -5,6 +5,7 @@ import re
 from itertools import takewhile
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from glmpatch.checking.model import Report
@@ -37,6 +38,17 @@ def test_commits_alike_share_a_row() -> None:
     assert "3 commits alike" in table[3]
 
 
+def test_two_commits_alike_are_both_shown() -> None:
+    table = list(takewhile(lambda line: "No drift" not in line, lines(report(tree(3), tree(2)), 200)))
+    assert [line.split()[0] for line in table[-2:]] == ["3000000000", "2000000000"]
+    assert all(line.split().count("ok") == 8 for line in table[-2:])
+
+
+def test_a_name_takes_the_cells_that_it_needs() -> None:
+    name = "多卡部署分支名字"
+    assert lines(report(tree(1, name)), width=60)[1].startswith(f"{name}  2023")
+
+
 def test_where_names_do_not_fit_they_are_numbered_and_explained() -> None:
     out = lines(clean_report(), width=60)
     assert out[0].split() == ["tree", "date", "subject", *"12345678"]
@@ -52,7 +64,7 @@ def test_the_table_keeps_to_the_width(one: Report, width: int) -> None:
     top = takewhile(lambda line: not line.startswith(ends), lines(one, width))
     table = [line for line in top if re.search(r"\d{4}-\d\d-\d\d", line)]
     assert len(table) == min(len(one.trees), 6) or one.trees[0].names == (NASTY[0],)
-    assert max(map(len, table), default=0) <= width
+    assert max(map(cell_len, table), default=0) <= width
     assert all(line.split()[-1] in {"✓", "✗", "ok", "CONFLICT"} for line in table if "… to" not in line)
     assert all("\x1b" not in line and "\u202e" not in line for line in table)
 

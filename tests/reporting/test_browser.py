@@ -18,7 +18,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
 from glmpatch.reporting.as_html import render
-from tests.reporting.reports import NASTY, clean_report, nasty_report, rich_report
+from tests.reporting.reports import NASTY, clean_report, crowded_report, nasty_report, report, rich_report, tree
 
 pytestmark = pytest.mark.browser
 FLAGS = (
@@ -56,7 +56,8 @@ class Tab:
         return self.driver.find_element(By.CSS_SELECTOR, selector)
 
     def visible(self, selector: str) -> list[WebElement]:
-        return [one for one in self.driver.find_elements(By.CSS_SELECTOR, selector) if one.is_displayed()]
+        script = "return [...document.querySelectorAll(arguments[0])].filter((one) => one.checkVisibility())"
+        return list(self.run(script, selector))
 
     def cell(self, row: int, column: int) -> WebElement:
         return self.find(f"tbody tr:nth-child({row}) td:nth-of-type({column}) button")
@@ -132,9 +133,9 @@ def test_a_click_opens_the_diff_of_that_cell_and_escape_closes_it(tab: Tab) -> N
 def test_pointer_and_focus_show_the_reason(tab: Tab) -> None:
     tab.open(render(rich_report()))
     assert not tab.visible(".tip")
-    ActionChains(tab.driver).move_to_element(tab.cell(1, 3)).perform()
+    ActionChains(tab.driver, duration=0).move_to_element(tab.cell(1, 3)).perform()
     assert tab.find(".tip").text.startswith("precision, main, pinned (2023-03-23): conflict. ptuning/main.py:12")
-    ActionChains(tab.driver).move_to_element(tab.find("h1")).perform()
+    ActionChains(tab.driver, duration=0).move_to_element(tab.find("h1")).perform()
     assert not tab.visible(".tip")
     tab.run("document.activeElement.blur(); document.querySelector('#drift').focus()")
     tab.press(Keys.TAB)
@@ -217,6 +218,54 @@ def test_a_phone_scrolls_the_grid_and_not_the_page(tab: Tab, hostile: bool) -> N
     tab.run("arguments[0].click()", tab.cell(1, 1))
     assert tab.run("return document.querySelector('dialog').getBoundingClientRect().width") == 360
     assert tab.run("const panel = document.querySelector('dialog'); return panel.scrollWidth <= panel.clientWidth")
+
+
+@pytest.mark.parametrize("width", [360, 700, 800, 1000, 1280])
+def test_names_lie_over_no_cell(tab: Tab, width: int) -> None:
+    script = """
+    return [...document.querySelectorAll("tbody tr")].map((row) => {
+      const box = (one) => one.getBoundingClientRect(), heading = row.cells[0];
+      const parts = [...heading.querySelectorAll("*")].filter((one) => one.checkVisibility());
+      return {
+        widths: [heading, ...heading.querySelectorAll(".tag:not(.rest)")].map((one) => box(one).width),
+        right: Math.max(...parts.map((one) => box(one).right)), edge: box(heading).right, cell: box(row.cells[1]).left,
+        text: heading.innerText,
+      };
+    });
+    """
+    folder = report(tree(0, "/srv/" + "long/" * 30, folder=True))
+    for one in (rich_report(), crowded_report(), folder):
+        tab.open(render(one), width=width)
+        for row in tab.run(script):
+            assert row["right"] <= row["edge"] <= row["cell"] + 0.01
+            assert row["widths"][0] >= (135 if width == 360 else 270)
+            assert min(row["widths"]) >= 30
+    tab.open(render(crowded_report()), width=width)
+    first = tab.run(script)[0]["text"]
+    assert "18 more" in first
+    assert "branch-2" not in first
+    tab.cell(1, 1).click()
+    assert "branch-19" in tab.find("#tree").text
+    assert "18 more" not in tab.find("#tree").text
+
+
+def test_a_finger_hits_what_it_means(tab: Tab) -> None:
+    tab.open(render(rich_report()), width=360, height=740)
+    tab.cell(1, 1).click()
+    script = """
+    const targets = document.querySelectorAll("fieldset label, summary, td button, dialog header button");
+    return [...targets].map((one) => one.getBoundingClientRect()).map((box) => Math.min(box.width, box.height));
+    """
+    sizes = tab.run(script)
+    assert len(sizes) == 2 + 1 + 8 * 8 + 1
+    assert min(sizes) >= 40
+
+
+def test_old_troubles_unfold(tab: Tab) -> None:
+    tab.open(render(rich_report()))
+    assert not tab.visible("details .card")
+    tab.find("summary").click()
+    assert "found what only old commits had" in tab.find("details .card").text
 
 
 def test_hostile_texts_stay_texts(tab: Tab) -> None:

@@ -12,7 +12,7 @@ from glmpatch.checking.model import Standing
 from glmpatch.reporting import FORMATS
 from glmpatch.reporting.findings import find_troubles
 from glmpatch.reporting.words import one_line, verdict
-from tests.reporting.reports import NASTY, clean_report, nasty_report, report, rich_report, tree
+from tests.reporting.reports import NASTY, PATCHES, cell, clean_report, nasty_report, report, rich_report, tree, trouble
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -43,7 +43,36 @@ def test_the_verdict_counts_the_heads_alone() -> None:
     assert verdict(clean_report()) == "No drift: 8 patches fit main, dev."
     old = report(tree(9, "main"), *rich_report().trees[2:])
     assert verdict(old) == "No drift: 8 patches fit main."
+    assert verdict(replace(old, patches=PATCHES[:1])) == "No drift: 1 patch fits main."
     assert verdict(replace(old, trees=old.trees[1:])).startswith("No drift: nothing")
+
+
+def test_the_verdict_says_where_patches_have_nothing_to_do() -> None:
+    gone, early = cell(Standing.GONE), cell(Standing.NOT_YET)
+    some = tree(3, "some", precision=gone, cpu_demos=early)
+    one = tree(2, "one", precision=early)
+    none = replace(tree(1, "none"), patches=tuple(replace(gone, patch=patch) for patch in PATCHES))
+    clean = tree(4, "main", precision=cell(Standing.LANDED))
+    told = "No drift: 8 patches fit main; nothing to patch for 2 of 8 patches in some."
+    assert verdict(report(clean, some)) == told
+    assert verdict(report(none)) == "No drift: nothing to patch for 8 of 8 patches in none."
+    assert verdict(report(some, one)) == "No drift: nothing to patch for up to 2 of 8 patches in some, one."
+
+
+@pytest.mark.parametrize("path", [".", "..", "../.."])
+def test_a_folder_of_dots_is_not_lost_in_a_sentence(path: str) -> None:
+    one = report(tree(0, path, folder=True))
+    assert verdict(one) == f'No drift: 8 patches fit the folder "{path}".'
+    assert f'the folder "{path}"' in FORMATS["text"](one)
+    assert f"fit `{path}`." in FORMATS["markdown"](one)
+    assert f'<span class="tag">the folder &#34;{path}&#34;</span>' in FORMATS["html"](one)
+    assert verdict(report(tree(0, "./fork", folder=True))) == "No drift: 8 patches fit ./fork."
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_lone_surrogate_can_be_written(name: str) -> None:
+    text = FORMATS[name](report(tree(1, "main", precision=cell(Standing.CONFLICT, trouble("lone \ud800 end")))))
+    assert "lone \N{REPLACEMENT CHARACTER} end" in text.encode().decode()
 
 
 @pytest.mark.parametrize("text", NASTY)
