@@ -7,10 +7,12 @@ those that can take long: these are stopped, with all their children, at Ctrl-C.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
+from glmpatch.credentials import without_credentials
 from glmpatch.errors import EnvironmentLacksError, UsageError
 from glmpatch.process import CommandFailedError, stream
 
@@ -50,6 +52,8 @@ _MISLEADING = (
     "GIT_SHALLOW_FILE",
     "GIT_WORK_TREE",
 )
+# How git tells to trust a repository of another user: the same in every version, unlike what it calls the fault.
+_TRUST = re.compile("git config --global --add safe.directory .*")
 # Keywords of GitPython: the output as bytes, all of them.
 RAW: dict[str, Any] = {"stdout_as_string": False, "strip_newline_in_stdout": False}
 
@@ -70,7 +74,7 @@ class _SpeakingGit(Git):
         try:
             return super().execute(*arguments, **options)
         except GitCommandError as error:
-            raise GitFailedError(_reason(str(error.stderr).replace("stderr: ", "").strip(" '\n"))) from error
+            raise _failure(str(error.stderr).strip().removeprefix("stderr: '").removesuffix("'")) from error
 
 
 def hardened_git(folder: Path) -> Git:
@@ -97,7 +101,7 @@ def run_long(folder: Path, *arguments: str, silence: float | None = None) -> Non
         for _ in stream(command, cwd=folder, env={**os.environ, **_SAFE_ENVIRONMENT}, silence=silence):
             pass
     except CommandFailedError as error:
-        raise GitFailedError(_reason(error.tail)) from error
+        raise _failure(error.tail) from error
 
 
 def safe_url(url: str) -> str:
@@ -107,7 +111,8 @@ def safe_url(url: str) -> str:
         UsageError: It could be taken for an option, or runs a command (`ext::`).
     """
     if url.startswith(("-", "ext:", "fd:")) or "::" in url.split("/", 1)[0]:
-        raise UsageError(f"{url!r} is not a URL that upstream is cloned from", hint="use https, ssh or a path")
+        shown = without_credentials(url)
+        raise UsageError(f"{shown!r} is not a URL that upstream is cloned from", hint="use https, ssh or a path")
     local = Path(url)
     return str(local.resolve()) if local.exists() else url
 
@@ -117,7 +122,10 @@ def split_fields(output: str) -> list[str]:
     return [field for field in output.split("\0") if field]
 
 
-def _reason(output: str) -> str:
-    """The last thing that git said."""
+def _failure(output: str) -> GitFailedError:
+    """What git said last; or first, where it does not trust a repository: what follows sounds like another fault."""
     lines = [line.strip() for line in output.splitlines()]
-    return next((line for line in reversed(lines) if line.startswith("fatal:")), lines[-1] if lines else "unknown")
+    fatal = [line for line in lines if line.startswith("fatal:")] or lines[-1:] or ["unknown"]
+    if trust := _TRUST.search(output):
+        return GitFailedError(fatal[0], hint=f"if you trust it: {trust.group()}")
+    return GitFailedError(fatal[-1])

@@ -12,14 +12,19 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from platformdirs import user_cache_path
 
+from glmpatch.credentials import without_credentials
 from glmpatch.errors import EnvironmentLacksError, UsageError
-from glmpatch.git_commands import GitFailedError, hardened_git, run_long, safe_url
+from glmpatch.git_commands import RAW, GitFailedError, hardened_git, run_long, safe_url
 from glmpatch.locking import locked
 from glmpatch.objects import BrokenMirrorError, Objects
 from glmpatch.process import SilentError
+
+if TYPE_CHECKING:  # `git_commands` must be the first to import it
+    from git import Git
 
 # Where the remote's HEAD goes. The mirror's own HEAD points there.
 _HEAD = "refs/glmpatch/HEAD"
@@ -28,7 +33,7 @@ _REFSPECS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*", f"+HEAD*:
 # Commits that no branch holds.
 _KEPT = "refs/glmpatch/kept"
 _FULL_HASH = re.compile("[0-9a-f]{40}")
-_CREDENTIALS = re.compile("(?<=://)[^/]*@")
+_HASH = re.compile("[0-9a-fA-F]{4,40}")
 
 
 class Mirror:
@@ -41,7 +46,7 @@ class Mirror:
     """
 
     def __init__(self, source: str, *, offline: bool, silence: float, on_wait: Callable[[], None]) -> None:
-        self.url = _CREDENTIALS.sub("", source)
+        self.url = without_credentials(source)
         self.folder = user_cache_path("glmpatch") / "mirrors" / _name(self.url)
         self.objects = Objects(self.folder)
         self._source = source
@@ -74,14 +79,16 @@ class Mirror:
         A full hash that no branch holds, as when upstream was force-pushed, is fetched if the server allows it.
 
         Raises:
-            UsageError: There is no such commit, branch or tag.
+            UsageError: There is no such commit, branch or tag. An expression, such as `main~2`, is none.
             EnvironmentLacksError: It was not fetched.
         """
-        try:
-            return self.objects.resolve(ref)
-        except UsageError:
-            if not _FULL_HASH.fullmatch(ref):
-                raise
+        commit = self._find(ref)
+        if commit:
+            return commit
+        if not _FULL_HASH.fullmatch(ref):
+            raise UsageError(
+                f"{self.url} has no commit, branch or tag {ref!r}", hint="name a branch, a tag or the hash of a commit"
+            )
         if self._offline:
             raise _fetch_it(f"the mirror of {self.url} has no commit {ref}")
         self._change(lambda: self._fetch_alone(ref))
@@ -101,6 +108,21 @@ class Mirror:
         """End the git processes, and let others change the mirror."""
         self.objects.close()
         self._reading.close()
+
+    def _find(self, ref: str) -> str | None:
+        """The commit that a ref means, if there is one. No expression, and none of git's own names, such as HEAD."""
+        git = _git(self.folder)
+        objects = [ref] if _HASH.fullmatch(ref) else []
+        # A branch can be called like a full hash, but that means the commit.
+        if not _FULL_HASH.fullmatch(ref):
+            places = (f"refs/heads/{ref}", f"refs/tags/{ref}")
+            output = os.fsdecode(git.for_each_ref("--format=%(refname) %(objectname)", *places, **RAW))
+            named = dict(line.split(" ") for line in output.split("\n")[:-1])
+            objects[:0] = [named[place] for place in places if place in named]
+        for name in objects:
+            with suppress(GitFailedError):
+                return str(git.rev_parse("--verify", "--quiet", f"{name}^{{commit}}"))
+        return None
 
     def _read(self) -> None:
         self._reading.enter_context(self._lock(shared=True))
@@ -122,10 +144,12 @@ class Mirror:
 
     def _unreachable(self, error: EnvironmentLacksError) -> EnvironmentLacksError:
         hint = "check the network, or name another repository with --upstream"
+        if isinstance(error, GitFailedError) and error.hint:
+            hint = error.hint
         with suppress(BrokenMirrorError):
             self.objects.check()
             hint += ", or use the mirror as it is with --offline"
-        return EnvironmentLacksError(f"cannot reach {self.url}: {self._reason(error)}", hint=hint)
+        return EnvironmentLacksError(f"cannot reach {self.url}: {without_credentials(error.message)}", hint=hint)
 
     @contextmanager
     def _lock(self, *, shared: bool) -> Iterator[None]:
@@ -158,9 +182,8 @@ class Mirror:
         _remove(new)  # of a killed run
         try:
             new.mkdir()
-            git = hardened_git(new)
-            git.update_environment(GIT_DIR=str(new))
-            git.init("--quiet", "--bare", "--template=")
+            git = _git(new)
+            git.init("--quiet", "--bare", "--template=", "--object-format=sha1")
             git.symbolic_ref("HEAD", _HEAD)
             self._fetch(new, *_REFSPECS)
             self._check(Objects(new))
@@ -174,7 +197,7 @@ class Mirror:
             self._fetch(self.folder, f"+{commit}:{_KEPT}/{commit}")
         except GitFailedError as error:
             raise EnvironmentLacksError(
-                f"{self.url} does not give commit {commit}: {self._reason(error)}",
+                f"{self.url} does not give commit {commit}: {without_credentials(error.message)}",
                 hint="name a clone that has it with --upstream",
             ) from error
 
@@ -191,10 +214,6 @@ class Mirror:
         objects.check()
         if not objects.heads():
             raise EnvironmentLacksError(f"{self.url} has no branch", hint="name another repository with --upstream")
-
-    def _reason(self, error: EnvironmentLacksError) -> str:
-        found = _CREDENTIALS.search(self._source)
-        return error.message.replace(found.group(), "") if found else error.message
 
 
 @contextmanager
@@ -216,6 +235,13 @@ def open_mirror(
     with closing(Mirror(safe_url(url), offline=offline, silence=silence, on_wait=on_wait)) as mirror:
         mirror.refresh()
         yield mirror
+
+
+def _git(folder: Path) -> Git:
+    """Git commands in a mirror. It is named, so that git looks for no other one when it is broken."""
+    git = hardened_git(folder)
+    git.update_environment(GIT_DIR=str(folder), GIT_NO_REPLACE_OBJECTS="1")
+    return git
 
 
 def _fetch_it(lack: str) -> EnvironmentLacksError:

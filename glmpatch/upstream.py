@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from glmpatch.credentials import without_credentials
 from glmpatch.errors import EnvironmentLacksError, UsageError
 from glmpatch.git_commands import GitFailedError, hardened_git, run_long, safe_url
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:  # `git_commands` must be the first to import it
     from git import Git
 
 _BRANCH = "glmpatch"
+_FULL_HASH = re.compile("[0-9a-f]{40}")
 
 
 def clone(url: str, ref: str, target: Path, *, accept: Callable[[Path], None]) -> None:
@@ -42,9 +45,10 @@ def clone(url: str, ref: str, target: Path, *, accept: Callable[[Path], None]) -
         raise UsageError(f"cannot clone into {target} from inside it", hint="name it from the folder above")
     with _temporary_sibling(target) as folder:
         git = hardened_git(folder)
-        git.init("--quiet", "--template=")
-        git.remote("add", "origin", source)
+        git.init("--quiet", "--template=", "--object-format=sha1")
         commit = _fetch(git, folder, source, ref)
+        # No file is to hold a password.
+        git.remote("add", "origin", without_credentials(source))
         run_long(folder, "checkout", "--quiet", "-B", _BRANCH, commit)
         accept(folder)
         folder.rename(target)
@@ -52,22 +56,27 @@ def clone(url: str, ref: str, target: Path, *, accept: Callable[[Path], None]) -
 
 def _fetch(git: Git, folder: Path, source: str, ref: str) -> str:
     """Fetch `ref`, shallow if the server lets us; the hash of its commit."""
+    branches = "+refs/heads/*:refs/remotes/origin/*"
+    fetch = ("-c", f"remote.origin.url={source}", "-c", f"remote.origin.fetch={branches}", "fetch", "--quiet")
+    shown = without_credentials(source)
     try:
-        run_long(folder, "fetch", "--quiet", "--no-tags", "--depth=1", "origin", ref)
+        run_long(folder, *fetch, "--no-tags", "--depth=1", "origin", ref)
         return str(git.rev_parse("--verify", "FETCH_HEAD^{commit}"))
     except GitFailedError:
         pass  # no such ref, an abbreviated hash, a server that hides commits, or no server at all: the next one tells
     try:
-        run_long(folder, "fetch", "--quiet", "--tags", "origin", "+refs/heads/*:refs/remotes/origin/*")
+        run_long(folder, *fetch, "--tags", "origin", branches)
     except GitFailedError as error:
         raise EnvironmentLacksError(
-            f"cannot fetch {source}: {error.message}",
-            hint="check the network, or name a mirror or a local clone with --upstream",
+            f"cannot fetch {shown}: {without_credentials(error.message)}",
+            hint=error.hint or "check the network, or name a mirror or a local clone with --upstream",
         ) from error
-    for name in (f"refs/remotes/origin/{ref}", f"refs/tags/{ref}", ref):
+    # A branch can be called like a full hash, but that means the commit.
+    places = [] if _FULL_HASH.fullmatch(ref) else [f"refs/remotes/origin/{ref}", f"refs/tags/{ref}"]
+    for name in (*places, ref):
         with suppress(GitFailedError):
             return str(git.rev_parse("--verify", "--quiet", f"{name}^{{commit}}"))
-    raise UsageError(f"{source} has no commit, branch or tag {ref!r}", hint="choose another --ref")
+    raise UsageError(f"{shown} has no commit, branch or tag {ref!r}", hint="choose another --ref")
 
 
 @contextmanager

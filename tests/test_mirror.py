@@ -398,6 +398,48 @@ def test_a_commit_that_no_branch_holds_is_fetched_alone(source: Path) -> None:
             mirror.ensure("1" * 40)
 
 
+def test_a_branch_that_is_called_like_a_hash_is_not_taken_for_the_commit(source: Path) -> None:
+    first, main = git(source, "rev-parse", "main~1"), git(source, "rev-parse", "main")
+    git(source, "update-ref", f"refs/heads/{main}", first)
+    git(source, "branch", main[:10], first)
+    with open_mirror(str(source)) as mirror:
+        assert mirror.ensure(main) == main
+        assert mirror.ensure(main[:10]) == first, "what is not a full hash can be a name"
+        assert mirror.ensure(main[:11]) == main
+
+
+def test_only_branches_tags_and_hashes_are_refs(source: Path) -> None:
+    main = git(source, "rev-parse", "main")
+    git(source, "branch", "a/\u2028")
+    git(source, "tag", "blob", "main:api.py")
+    expressions = ["HEAD", "FETCH_HEAD", "main~1", "main^{/second}", "main@{0}", ":/second", f"x-g{main}"]
+    others = ["heads/main", "refs/heads/main", "a", "m*", "", "blob"]
+    with open_mirror(str(source)) as mirror:
+        for name, commit in (("a/\u2028", "main"), ("v1", "main~1"), ("old", "main~1")):
+            assert mirror.ensure(name) == git(source, "rev-parse", commit)
+        for ref in (*expressions, *others):
+            with pytest.raises(UsageError, match="no commit, branch or tag") as caught:
+                mirror.ensure(ref)
+            assert "a branch, a tag or the hash" in caught.value.hint
+
+
+def test_a_repository_of_another_user_is_named_with_the_mend_of_git(
+    source: Path, neutral_environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    with pytest.raises(EnvironmentLacksError, match=r"fatal: .*ownership") as caught, open_mirror(str(source)):
+        pytest.fail("it is not trusted")
+    assert f"git config --global --add safe.directory {source}" in caught.value.hint
+    assert "network" not in caught.value.hint
+    with settings(neutral_environment, f"[safe]\n\tdirectory = {source}/.git\n\tdirectory = {source}\n"):
+        mirrored(source)
+
+
+def test_another_default_for_hashes(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_DEFAULT_HASH", "sha256")
+    mirrored(source)
+
+
 @pytest.mark.parametrize("scheme", ["git", "http"])
 def test_a_server_that_says_nothing_is_given_up(silent_server: socket.socket, cache: Path, scheme: str) -> None:
     url = f"{scheme}://127.0.0.1:{silent_server.getsockname()[1]}/x"

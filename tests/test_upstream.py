@@ -55,6 +55,54 @@ def test_a_server_that_gives_no_single_commits(tmp_path: Path, source: Path, neu
     assert not (tmp_path / "target/.git/shallow").exists()
 
 
+def test_a_branch_that_is_called_like_a_hash_is_not_taken_for_the_commit(
+    tmp_path: Path, source: Path, neutral_environment: Path
+) -> None:
+    """Where the commit is not served alone, all branches are fetched."""
+    commit = git(source, "rev-parse", "main~1")
+    git(source, "tag", "--delete", "v1")
+    git(source, "branch", "--quiet", "-D", "old")
+    git(source, "update-ref", f"refs/heads/{commit}", "main")
+    with settings(neutral_environment, "[protocol]\n\tversion = 0\n"):
+        clone(source.as_uri(), commit, tmp_path / "target", accept=accept)
+    check_clone(tmp_path / "target", commit)
+
+
+@pytest.mark.parametrize("ref", ["main", "main~1"])
+def test_a_password_stays_secret(tmp_path: Path, source: Path, neutral_environment: Path, ref: str) -> None:
+    url = "https://user:t0ken@127.0.0.1:9/x/y"
+    with pytest.raises(EnvironmentLacksError, match=r"cannot fetch https://127\.0\.0\.1:9/x/y: ") as caught:
+        clone(url, ref, tmp_path / "target", accept=accept)
+    assert "t0ken" not in caught.value.message
+    with settings(neutral_environment, f'[url "{source}"]\n\tinsteadOf = {url}\n'):
+        clone(url, ref, tmp_path / "target", accept=accept)
+        with pytest.raises(UsageError) as refused:
+            clone(url, "nowhere", tmp_path / "other", accept=accept)
+    assert "t0ken" not in refused.value.message
+    check_clone(tmp_path / "target", git(source, "rev-parse", ref))
+    assert git(tmp_path / "target", "remote", "get-url", "origin") == "https://127.0.0.1:9/x/y"
+    assert git(tmp_path / "target", "rev-parse", "origin/main") == git(source, "rev-parse", "main")
+    assert not [path for path in (tmp_path / "target").rglob("*") if path.is_file() and b"t0ken" in path.read_bytes()]
+
+
+def test_a_repository_of_another_user_is_named_with_the_mend_of_git(
+    tmp_path: Path, source: Path, neutral_environment: Path
+) -> None:
+    server = "env GIT_TEST_ASSUME_DIFFERENT_OWNER=1 git-upload-pack"
+    with (
+        settings(neutral_environment, f'[remote "origin"]\n\tuploadpack = {server}\n'),
+        pytest.raises(EnvironmentLacksError, match=r"fatal: .*ownership") as caught,
+    ):
+        clone(str(source), "main", tmp_path / "target", accept=accept)
+    assert f"git config --global --add safe.directory {source}" in caught.value.hint
+
+
+def test_another_default_for_hashes(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_DEFAULT_HASH", "sha256")
+    clone(str(source), "main", tmp_path / "target", accept=accept)
+    check_clone(tmp_path / "target", git(source, "rev-parse", "main"))
+
+
 @pytest.mark.parametrize("ref", ["main~1", "v1^0"])
 def test_an_expression_and_a_short_hash_need_the_whole(tmp_path: Path, source: Path, ref: str) -> None:
     commit = git(source, "rev-parse", "main~1")

@@ -18,7 +18,8 @@ from glmpatch.errors import ExitCode
 REPOSITORY = Path(__file__).parent.parent
 UPSTREAM = REPOSITORY / ".github/workflows/upstream.yml"
 ACTION = REPOSITORY / "action.yml"
-# Lists the issues of the file `issues`, and writes down every call and every file that it is to send.
+# Lists the issues of the file `issues`; an empty one means that they are disabled. Writes down every call,
+# and every file that it is to send.
 GH = f"""\
 #!{sys.executable}
 import json, os, sys
@@ -30,9 +31,14 @@ values = dict(zip(arguments, arguments[1:]))
 if "--body-file" in values:
     with open(values["--body-file"]) as body, open("sent", "a") as sent:
         sent.write(body.read())
+with open("issues") as issues:
+    text = issues.read()
+if arguments[0] == "issue" and not text:
+    sys.exit("the 'owner/repo' repository has disabled issues")
+if arguments[:2] == ["api", "repos/owner/repo"]:
+    text = json.dumps({{"has_issues": bool(text)}})
 if "--jq" in values:
-    with open("issues") as issues:
-        print(*jq.compile(values["--jq"]).input_text(issues.read()).all(), sep="\\n")
+    print(*(json.dumps(each) for each in jq.compile(values["--jq"]).input_text(text).all()), sep="\\n")
 """
 MENTION = '[{"number": 7, "title": "The patches no longer apply to upstream"}, {"number": 8, "title": "Other"}]'
 
@@ -100,15 +106,28 @@ def test_one_issue_is_opened_updated_and_closed(
     (tmp_path / "report.md").write_text("the report\n")
     # GitHub takes a missing value for the number 0, but not for an empty text.
     assert "format('{0}', steps.check.outputs.code)" in tell["if"]
-    done = run(tell["run"], tmp_path, **github, CODE=code, RUN="https://run", TITLE=tell["env"]["TITLE"])
+    done = run(
+        tell["run"], tmp_path, **github, CODE=code, GH_REPO="owner/repo", RUN="https://run", TITLE=tell["env"]["TITLE"]
+    )
     assert done.returncode == 0, done.stderr
-    listed, *rest = (tmp_path / "calls").read_text().splitlines()
+    _, listed, *rest = (tmp_path / "calls").read_text().splitlines()
     assert listed.startswith("issue list --app github-actions --state open")
     assert rest == calls
     if code == "1":
         sent = (tmp_path / "sent").read_text()
         assert sent.startswith("the report\n")
         assert "(https://run)" in sent
+
+
+@pytest.mark.parametrize("code", ["0", "1"])
+def test_where_issues_are_disabled_the_drift_alone_fails(tmp_path: Path, github: dict[str, str], code: str) -> None:
+    (tmp_path / "issues").touch()
+    (tmp_path / "report.md").write_text("the report\n")
+    tell = step(UPSTREAM, "Tell")
+    done = run(tell["run"], tmp_path, **github, CODE=code, GH_REPO="owner/repo", RUN="x", TITLE=tell["env"]["TITLE"])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("::warning::The patches no longer apply") is (code == "1")
+    assert (tmp_path / "calls").read_text().splitlines() == ["api repos/owner/repo --jq .has_issues"]
 
 
 def outputs(folder: Path) -> dict[str, str]:

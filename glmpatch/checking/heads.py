@@ -28,16 +28,18 @@ def heads_to_check(
     """
     if refs:
         return _by_commit({ref: mirror.ensure(ref) for ref in refs})
-    heads = mirror.objects.heads()
+    heads = _by_commit(mirror.objects.heads())
     try:
-        return _by_commit({PINNED: mirror.ensure(pin.commit), **heads})
+        pinned = mirror.ensure(pin.commit)
     except (UsageError, EnvironmentLacksError) as error:
         if may_lack_pin:
-            return _by_commit(heads)
+            return heads
         raise EnvironmentLacksError(
             f"the pinned commit is not to be had: {error.message}",
             hint="glmpatch update-pin takes another one, and apply --ref main does without",
         ) from error
+    # A branch can have the name, too.
+    return {pinned: (PINNED, *heads.pop(pinned, ())), **heads}
 
 
 def _by_commit(names: Mapping[str, str]) -> dict[str, tuple[str, ...]]:

@@ -79,6 +79,11 @@ def find_new_pin(mirror: Mirror, ref: str | None, pin: UpstreamPin, series: Seri
     )
 
 
+def holds(mirror: Mirror, commit: str) -> bool:
+    """Whether a branch has a commit. That it can be fetched says less: a server may give what only a fork has."""
+    return any(record.hash == commit for record in mirror.objects.log(mirror.objects.heads().values()))
+
+
 def write_pin(pin: UpstreamPin, commit: str) -> None:
     """Put another commit into the pin file. All else in it stays as it is.
 

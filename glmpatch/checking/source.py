@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from glmpatch.credentials import without_credentials
 from glmpatch.mirror import Mirror, open_mirror
 from glmpatch.objects import BrokenMirrorError
 from glmpatch.patching.series import UpstreamPin
@@ -43,15 +44,16 @@ class Source:
             EnvironmentLacksError: The repository cannot be reached, or the mirror cannot be read.
         """
         url = self.url(pin)
+        shown = without_credentials(url)
 
         def wait() -> None:
-            say(f"waiting for another run that uses the mirror of {url}")
+            say(f"waiting for another run that uses the mirror of {shown}")
 
-        say(f"fetching {url}")
+        say(f"fetching {shown}")
         with open_mirror(url, offline=self.offline, silence=self.silence, on_wait=wait) as mirror:
             try:
                 return question(mirror)
             except BrokenMirrorError:
-                say(f"fetching {url} anew: the mirror was broken")
+                say(f"fetching {shown} anew: the mirror was broken")
                 mirror.rebuild()
                 return question(mirror)

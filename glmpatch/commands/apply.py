@@ -11,6 +11,7 @@ import click
 
 from glmpatch.commands.options import json_option, series_options, target_argument
 from glmpatch.console import make_console, plan_as_json, print_json, print_left_alone, print_line, print_plan
+from glmpatch.credentials import without_credentials
 from glmpatch.errors import ExitCode
 from glmpatch.patching.apply import Applied, apply, require_upstream, survey
 from glmpatch.patching.series import Series, load_upstream
@@ -54,7 +55,7 @@ def command(
         if not target.exists() or (target.is_dir() and not any(target.iterdir())):
             root = Path(scratch, "upstream") if dry_run else target
             source = upstream or pin.url
-            with console.status(f"cloning {source}"):
+            with console.status(f"cloning {without_credentials(source)}"):
                 clone(source, ref or pin.commit, root, accept=lambda folder: require_upstream(folder, pin))
         else:
             if upstream or ref:
