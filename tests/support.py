@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from textwrap import dedent
 
-from glmpatch.patching.model import AlreadyDone, Changed, Conflict, Notice, Transform
+from glmpatch.assets import asset_folder
+from glmpatch.patching.model import AlreadyDone, Changed, Conflict, Notice, Options, Patch, Transform
+from glmpatch.patching.series import load_folder, load_series
+
+
+def all_patches() -> tuple[Patch, ...]:
+    """The patches of ChatGLM-6B, and those of PyTorch."""
+    pytorch = load_folder(asset_folder("patches") / "pytorch", Options())
+    return (*load_series(Options()).patches, *pytorch.patches)
 
 
 def text(code: str) -> bytes:

@@ -99,8 +99,21 @@ def load_series(options: Options, *, extra: Iterable[Path] = ()) -> Series:
     Raises:
         UsageError: A patch file is wrong, an id is used twice, or a folder holds no patch.
     """
+    return _load((asset_folder("patches"), *extra), options)
+
+
+def load_folder(folder: Path, options: Options) -> Series:
+    """Read the patches of one folder alone, in the order of the file names.
+
+    Raises:
+        UsageError: A patch file is wrong, an id is used twice, or the folder holds no patch.
+    """
+    return _load((folder,), options)
+
+
+def _load(folders: Iterable[Path], options: Options) -> Series:
     patches: list[Patch] = []
-    for folder in (asset_folder("patches"), *extra):
+    for folder in folders:
         files = sorted(path for path in folder.glob("*.toml") if path.name != "upstream.toml")
         if not files:
             raise UsageError(f"{folder} holds no patch file (*.toml)")

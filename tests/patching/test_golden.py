@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from glmpatch.patching.model import AlreadyDone, Changed, Options, Transform
-from glmpatch.patching.series import load_series
+from glmpatch.patching.model import AlreadyDone, Changed, Transform
+from tests.support import all_patches
 
 ROOT = Path(__file__).parents[1] / "patches"
-SERIES = {patch.id: patch for patch in load_series(Options()).patches}
+SERIES = {patch.id: patch for patch in all_patches()}
 CASES = sorted(path for path in ROOT.glob("*/*") if path.is_dir())
 
 

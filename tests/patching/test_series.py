@@ -7,7 +7,7 @@ import pytest
 from glmpatch.errors import ExitCode, UsageError
 from glmpatch.patching import series as module
 from glmpatch.patching.model import Edit, Options
-from glmpatch.patching.series import OutOfScope, UpstreamPin, load_patch, load_series, load_upstream
+from glmpatch.patching.series import OutOfScope, UpstreamPin, load_folder, load_patch, load_series, load_upstream
 from tests.engine_support import SERIES, Swap
 from tests.git_support import make_folder
 
@@ -69,6 +69,21 @@ def test_the_order_is_that_of_the_file_names_then_the_users(tmp_path: Path, own:
     extra.mkdir()
     (extra / "05-mine.toml").write_text(PATCH.replace('"one"', '"mine"'))
     assert [patch.id for patch in load_series(Options(), extra=[extra]).patches] == ["one", "two", "mine"]
+
+
+def test_a_folder_alone(tmp_path: Path, own: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "20-two.toml").write_text(PATCH.replace('"one"', '"two"'))
+    (other / "10-one.toml").write_text(PATCH)
+    series = load_folder(other, Options(backend="gloo"))
+    assert [patch.id for patch in series.patches] == ["one", "two"]
+    assert series.patches[0].edits[0].transform == Swap(old="gloo", new="bf16")
+    (other / "30-three.toml").write_text(PATCH)
+    with pytest.raises(UsageError, match=r"30-three\.toml: the id 'one' is taken"):
+        load_folder(other, Options())
+    with pytest.raises(UsageError, match="holds no patch file"):
+        load_folder(own / "none", Options())
 
 
 @pytest.mark.parametrize(
