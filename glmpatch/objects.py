@@ -17,7 +17,7 @@ from glmpatch.errors import EnvironmentLacksError, UsageError
 from glmpatch.git_commands import RAW, GitFailedError, hardened_git
 
 _FIELDS = ("%H", "%T", "%P", "%ct", "%s")
-_TREE_ENTRY = re.compile(rb"([0-7]+) ([^\0]+)\0(.{20})", re.DOTALL)
+_TREE_ENTRY = re.compile(rb"([0-7]{5,6}) ([^\0]+)\0(.{20})", re.DOTALL)
 # A name, a hash or an expression such as `main~2`. No option, no range, no `:/text`.
 _REF = re.compile(r"(?![-+^])[^\x00-\x20\x7f:*?\[\\]+")
 # The end of the year 9999. No calendar shows a later date, but a commit can claim one.
@@ -133,8 +133,11 @@ class Objects:
     def tree(self, tree: str) -> Mapping[str, Entry]:
         """What is directly in the tree with this hash, by name. Bytes that are not UTF-8 are kept as surrogates."""
         if tree not in self._trees:
-            entries = _TREE_ENTRY.findall(self._read(tree, "tree"))
-            self._trees[tree] = {os.fsdecode(name): Entry(int(mode, 8), found.hex()) for mode, name, found in entries}
+            data = self._read(tree, "tree")
+            matches = list(_TREE_ENTRY.finditer(data))
+            if sum(len(match[0]) for match in matches) != len(data):
+                raise self._broken(f"the tree {tree} is damaged")
+            self._trees[tree] = {os.fsdecode(match[2]): Entry(int(match[1], 8), match[3].hex()) for match in matches}
         return self._trees[tree]
 
     def entry(self, root: str, path: str) -> Entry | None:

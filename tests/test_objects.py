@@ -230,6 +230,14 @@ def test_what_is_damaged_is_broken(source: Path, objects: Objects) -> None:
     assert objects.blob(loose, LIMIT) == content
 
 
+@pytest.mark.parametrize("mode", [b"100644000000000000000000000000", b"644", b"9"])
+def test_a_tree_with_a_mode_that_makes_no_sense_is_damaged(source: Path, objects: Objects, mode: bytes) -> None:
+    blob = bytes.fromhex(git(source, "rev-parse", "main:api.py"))
+    tree = put(source, "tree", b"100644 a.py\0%b%b b.py\0%b" % (blob, mode, blob))
+    with pytest.raises(BrokenMirrorError, match=f"the tree {tree} is damaged"):
+        objects.tree(tree)
+
+
 def test_a_check_finds_what_is_missing(source: Path, objects: Objects) -> None:
     objects.check()
     for name in ("main~1", "main:ptuning", "v1:api.py"):

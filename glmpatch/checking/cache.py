@@ -22,8 +22,10 @@ import msgspec
 import glmpatch
 from glmpatch.checking.examine import Examined
 from glmpatch.checking.postconditions import Broken
+from glmpatch.errors import GlmpatchError
 from glmpatch.patching.model import AlreadyDone, Changed, Conflict, Notice, Outcome, Transform
 from glmpatch.patching.plan import Step
+from glmpatch.process import stream
 
 _PARSERS = ("libcst", "tree-sitter", "tree-sitter-bash", "packaging", "msgspec")
 # What the results depend on, below the package.
@@ -130,9 +132,12 @@ def _steps(stored: _Stored, data: bytes) -> Iterator[Step]:
 
 
 def code_version() -> str:
-    """A name for the code that results depend on: ours, the parsers' and Python's."""
+    """A name for the code that results depend on: ours, the parsers', bash's and Python's."""
     package = Path(glmpatch.__file__).parent
     digest = hashlib.sha256(platform.python_version().encode())
+    # Without a bash there are no results that depend on it.
+    with suppress(GlmpatchError):
+        digest.update("\n".join(stream(["bash", "--version"], env={"LC_ALL": "C"})).encode())
     for name in _PARSERS:
         digest.update(f"{name} {version(name)}\n".encode())
     for file in sorted(file for pattern in _CODE for file in package.glob(pattern)):

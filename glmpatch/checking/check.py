@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import gc
-import multiprocessing
-import os
-import signal
+import re
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from glmpatch.checking.cache import ResultCache, decode, encode
-from glmpatch.checking.examine import Examined, examine
+from glmpatch.checking.cache import ResultCache, decode
+from glmpatch.checking.examine import Examined
 from glmpatch.checking.history import Snapshot, touches
 from glmpatch.checking.model import Commit, PatchCheck, Report, TreeCheck, Trouble
 from glmpatch.checking.standing import check_patch
+from glmpatch.checking.workers import Job, examine_all
 from glmpatch.checkout import open_checkout
 from glmpatch.patching.model import Transform
 from glmpatch.patching.plan import Step, Work, find_work, plan_work
 from glmpatch.patching.series import Series
 from glmpatch.patching.tree import WorkTree
 
-# With fewer files than that, starting other processes takes longer than doing the work.
-_WORTH_A_POOL = 12
-_TroubleKey = tuple[str, str, str]
-_FileJob = tuple[str, bytes, tuple[Transform, ...]]
+# A reason that names a line is the same reason when the line has moved.
+_LINE = re.compile(r"\bline \d+")
+_TroubleKey = tuple[str, str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +114,7 @@ class _Examiner:
 
     def prepare(self, works: Iterable[Work], say: Callable[[str], None] = lambda _text: None) -> None:
         """Examine the files of all these, several at a time."""
-        missing: dict[str, list[_FileJob]] = {}
+        missing: dict[str, list[Job]] = {}
         for work in works:
             for path, (data, transforms) in work.files.items():
                 if (path, data) not in self._examined:
@@ -132,10 +128,11 @@ class _Examiner:
         if missing:
             say(f"trying the patches on {len(missing)} files")
             # The largest first, so that no process is left alone with them in the end.
-            jobs = sorted(((key, alike[0]) for key, alike in missing.items()), key=lambda job: -len(job[1][1]))
-            for (key, _), result in zip(jobs, _examine_all([job for _, job in jobs]), strict=True):
+            jobs = sorted(missing.items(), key=lambda found: -len(found[1][0][1]))
+            for place, result in examine_all([alike[0] for _, alike in jobs]):
+                key, alike = jobs[place]
                 self._cache.store(key, result)
-                for path, data, _ in missing[key]:
+                for path, data, _ in alike:
                     self._examined[path, data] = decode(result, data)
             self._computed += len(missing)
 
@@ -207,30 +204,4 @@ class _CommitChecker:
 
 
 def _key(cell: PatchCheck, trouble: Trouble) -> _TroubleKey:
-    return cell.patch.id, trouble.path, trouble.transform
-
-
-def _examine_all(jobs: list[_FileJob]) -> Iterable[bytes]:
-    workers = min(len(os.sched_getaffinity(0)), len(jobs) // _WORTH_A_POOL + 1)
-    if workers == 1:
-        yield from map(_examine, jobs)
-        return
-    # Not forked: a progress display has a thread.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_prepare_worker) as pool:
-        try:
-            yield from pool.map(_examine, jobs, chunksize=2)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _examine(job: _FileJob) -> bytes:
-    return encode(examine(*job))
-
-
-def _prepare_worker() -> None:
-    # Ctrl-C is the parent's business.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # The trees of a file are gone when it is done: there is little for the collector to find in between.
-    gc.set_threshold(200_000, 20, 100)
+    return cell.patch.id, trouble.path, trouble.transform, _LINE.sub("line", trouble.expected)

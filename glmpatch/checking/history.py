@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
@@ -30,7 +30,15 @@ class CommitTree:
 
     def paths(self) -> Iterable[str]:
         """The paths of everything that is no folder."""
-        return self._walk(self._root, "")
+        # No recursion: a commit may have folders a thousand deep.
+        folders = [("", self._root)]
+        while folders:
+            prefix, tree = folders.pop()
+            for name, entry in self._objects.tree(tree).items():
+                if stat.S_ISDIR(entry.mode):
+                    folders.append((f"{prefix}{name}/", entry.hash))
+                else:
+                    yield prefix + name
 
     def find(self, path: str) -> Entry | None:
         """What is at a path; None where nothing is. On the way to it, a link or a submodule counts as what is there."""
@@ -58,13 +66,6 @@ class CommitTree:
         if data is None:
             raise too_large()
         return data
-
-    def _walk(self, tree: str, prefix: str) -> Iterator[str]:
-        for name, entry in self._objects.tree(tree).items():
-            if stat.S_ISDIR(entry.mode):
-                yield from self._walk(entry.hash, f"{prefix}{name}/")
-            else:
-                yield prefix + name
 
 
 @dataclass(frozen=True, slots=True)

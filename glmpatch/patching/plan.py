@@ -29,8 +29,8 @@ from glmpatch.patching.series import Series
 
 # What a required file that is not there comes to.
 NO_FILE = Conflict("a file of this name", "no such file", hint="is this the folder of ChatGLM-6B?")
-# Ten times the largest file of upstream that is patched.
-LARGEST_FILE = 2_000_000
+# Twice the largest file of upstream that is patched. One of this size takes minutes and gigabytes at worst.
+LARGEST_FILE = 400_000
 
 
 class Tree(Protocol):
@@ -227,7 +227,7 @@ def edit_file(path: str, data: bytes, transforms: tuple[Transform, ...]) -> tupl
 
 
 def too_large() -> Refusal:
-    """To be raised for a file that a parser would take hours and gigabytes for."""
+    """To be raised for a file that a parser would take many minutes and gigabytes for."""
     return Refusal(f"source code, of no more than {LARGEST_FILE:,} bytes", "a larger file")
 
 

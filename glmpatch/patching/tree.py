@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from glmpatch.checkout import Checkout
 from glmpatch.errors import EnvironmentLacksError
 from glmpatch.patching.model import Refusal
+from glmpatch.patching.plan import LARGEST_FILE, too_large
 
 JOURNAL = ".glmpatch"
 
@@ -38,8 +39,28 @@ class WorkTree:
         """The bytes of a plain file inside the folder.
 
         Raises:
-            Refusal: There is a link, a folder or a device, or a file that git does not track.
+            Refusal: There is a link, a folder or a device, a file that git does not track, or one that is too large for
+                source code.
         """
+        size = self._size(path)
+        if size is None:
+            return None
+        if size > LARGEST_FILE:
+            raise too_large()
+        try:
+            return (self.root / path).read_bytes()
+        except OSError as error:
+            raise Refusal("a file that can be read", str(error.strerror)) from error
+
+    def holds(self, path: str, data: bytes) -> bool:
+        """Whether `data` stands in a plain file at `path`."""
+        try:
+            return self._size(path) == len(data) and (self.root / path).read_bytes() == data
+        except (Refusal, OSError):
+            return False
+
+    def _size(self, path: str) -> int | None:
+        """The size of a plain file inside the folder; None where there is nothing."""
         file = self.root / path
         parts = PurePosixPath(path)
         if parts.is_absolute() or ".." in parts.parts:
@@ -48,21 +69,12 @@ class WorkTree:
             return None
         if Path(os.path.realpath(file)) != self._real_root / path:
             raise Refusal("a file inside the tree", "a symbolic link", hint="put the file itself there")
-        if not stat.S_ISREG(file.stat().st_mode):
+        found = file.stat()
+        if not stat.S_ISREG(found.st_mode):
             raise Refusal("a file", "something else, such as a folder")
         if self._tracked is not None and path not in self._tracked:
             raise Refusal("a file that git tracks", "an untracked file", hint="commit the file first, or move it away")
-        try:
-            return file.read_bytes()
-        except OSError as error:
-            raise Refusal("a file that can be read", str(error.strerror)) from error
-
-    def holds(self, path: str, data: bytes) -> bool:
-        """Whether `data` stands in a plain file at `path`."""
-        try:
-            return self.read(path) == data
-        except Refusal:
-            return False
+        return found.st_size
 
     def _walk(self) -> Iterable[str]:
         for folder, folders, files in os.walk(self.root):

@@ -84,6 +84,16 @@ def test_the_version_is_of_our_own_code_too(tmp_path: Path, monkeypatch: pytest.
     assert len({before, bare, code_version()}) == 3
 
 
+def test_another_bash_has_other_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = {code_version()}
+    for says in ("echo bash 1", "echo bash 2", "kill -9 $$"):
+        (tmp_path / "bash").write_text(f"#!/bin/sh\n{says}\n")
+        (tmp_path / "bash").chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path))
+        versions.add(code_version())
+    assert len(versions) == 4
+
+
 @pytest.mark.parametrize("damage", [b"", b"\0" * 100, b"x\x9c", "half", "flipped"])
 def test_a_damaged_result_is_no_result(tmp_path: Path, damage: bytes | str) -> None:
     cache, key = store(tmp_path)

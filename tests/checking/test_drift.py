@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -12,6 +13,7 @@ from glmpatch.checking.cache import ResultCache
 from glmpatch.checking.check import Selection, check_commits
 from glmpatch.checking.history import read_history
 from glmpatch.checking.model import PatchCheck, Report, Standing, TreeCheck
+from glmpatch.errors import EnvironmentLacksError
 from glmpatch.objects import Objects
 from glmpatch.patching.model import Options
 from glmpatch.patching.plan import edit_file
@@ -284,6 +286,37 @@ def test_of_two_branches_with_the_same_trouble_the_older_brought_it(tmp_path: Pa
     (trouble,) = cells(repository.check(cache).trees[0])["requirements"].troubles
     assert trouble.since is not None
     assert trouble.since.hash == repository.hashes[2]
+
+
+def test_trouble_for_another_reason_is_another_trouble(tmp_path: Path, cache: ResultCache) -> None:
+    parsed = b"args = HfArgumentParser(()).parse_args_into_dataclasses()\ndist.init_process_group()\n"
+    late = b"import torch.distributed as dist\nfrom transformers import HfArgumentParser\n" + parsed
+    files = (None, b"print 'x'\n", late, b"\n" + late)
+    commits = [Drift(BASE), *(Drift({"ptuning/main.py": data}) for data in files)]
+    repository = Repository(tmp_path, commits)
+    trees = repository.check(cache, 1, 2, 3, 4).trees
+    found = [cells(tree)["process-group"].troubles[0] for tree in reversed(trees)]
+    assert "(line 4)" in found[-1].expected
+    assert [trouble.since and repository.hashes.index(trouble.since.hash) for trouble in found] == [1, 2, 3, 3]
+
+
+def test_bash_that_is_killed_leaves_no_verdict_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/bash").write_text("#!/bin/sh\nkill -9 $$\n")
+    (tmp_path / "bin/bash").chmod(0o755)
+    fresh = ResultCache(tmp_path / "results")
+    repository = Repository(tmp_path / "repository", [Drift(BASE)])
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+        with pytest.raises(EnvironmentLacksError, match="bash was killed"):
+            repository.check(fresh)
+    assert standings(repository.check(fresh).trees[0]) == {}
+
+
+def test_folders_a_thousand_deep_are_walked(tmp_path: Path, cache: ResultCache) -> None:
+    deep = "/".join(["d"] * 1000)
+    report = Repository(tmp_path, [Drift({**BASE, deep: b"", "web_demo9.py": b"model.half().cuda()\n"})]).check(cache)
+    assert "web_demo9.py" in {change.path for change in cells(report.trees[0])["cpu-demos"].changes}
 
 
 def test_the_diffs_of_the_patches_follow_each_other(tmp_path: Path, cache: ResultCache) -> None:

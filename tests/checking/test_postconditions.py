@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from glmpatch.checking.postconditions import POSTCONDITIONS, Broken, broken_in
-from glmpatch.patching.model import Options, Transform
-from glmpatch.patching.series import load_series
+from glmpatch.patching.model import Transform
 from glmpatch.patching.transforms import TRANSFORMS
 from glmpatch.patching.transforms.frozen_broadcast import FrozenBroadcast
 from glmpatch.patching.transforms.precision import Precision
 from glmpatch.patching.transforms.process_group import ProcessGroup
 from glmpatch.patching.transforms.train_flags import TrainFlags
+from tests.support import all_patches
 
 ROOT = Path(__file__).parents[1] / "patches"
-SERIES = {patch.id: patch.edits[0].transform for patch in load_series(Options()).patches}
+SERIES = {patch.id: patch.edits[0].transform for patch in all_patches()}
 CASES = sorted(f"{path.parent.name}/{path.name}" for path in ROOT.glob("*/*") if path.is_dir())
 
 
@@ -67,6 +67,8 @@ TIMEOUT = "process-group/replace-full-name-keeping-timeout"
 ALIAS = "process-group/replace-imported-function"
 PINS = "requirements/spelling-comments-markers"
 OLDER = "requirements/older-pins"
+COLLECTIVES = "mpi-dtypes/collectives"
+ENTRIES = "mpi-dtypes/entries-with-a-condition"
 FLAGS = "train-flags/one-option-a-line"
 COMMANDS = "train-flags/two-commands"
 JOINING = '    dist.init_process_group(backend="mpi")\n'
@@ -95,6 +97,20 @@ MUTATIONS = [
     (TOLD, "        trainer.train()", "        pass", "frozen-broadcast"),
     (TOLD, "    # Make the trainer\n", "", "frozen-broadcast"),
     (BRANCHES, "    else:\n        # Every", "        # Every", "frozen-broadcast"),
+    (COLLECTIVES, "glmpatch::datatypeOf(in.scalar_type())", "mpiDatatype.at(in.scalar_type())", "mpi-dtypes"),
+    (COLLECTIVES, "glmpatch::opFor(opts.reduceOp, in.scalar_type())", "mpiOp.at(opts.reduceOp)", "mpi-dtypes"),
+    (COLLECTIVES, "opFor(opts.reduceOp, in.scalar_type())", "opFor(opts.reduceOp, at::kHalf)", "mpi-dtypes"),
+    (COLLECTIVES, "opFor(opts.reduceOp, in", "opFor(opts.other, in", "mpi-dtypes"),
+    (COLLECTIVES, "datatypeOf(out.", "datatypeOf(in.", "mpi-dtypes"),
+    (COLLECTIVES, "          comm));\n    };", "          nullptr));\n    };", "mpi-dtypes"),
+    (COLLECTIVES, "// 归约\n", "", "mpi-dtypes"),
+    (COLLECTIVES, " /* the type */", "", "mpi-dtypes"),
+    (COLLECTIVES, "#ifdef USE", "#ifndef USE", "mpi-dtypes"),
+    (COLLECTIVES, "#endif // USE_C10D_MPI\n", "", "mpi-dtypes"),
+    (COLLECTIVES, "namespace glmpatch {", "namespace other {", "mpi-dtypes"),
+    (ENTRIES, "(opts.reduceOp, entry->", "(opts.reduceOp, other->", "mpi-dtypes"),
+    (ENTRIES, "{at::kBool, MPI_C_BOOL},", "", "mpi-dtypes"),
+    ("mpi-dtypes/carried-already", "{at::ScalarType::Bool, MPI_C_BOOL},", "", "mpi-dtypes"),
     (CAST, ".bfloat16()", ".half()", "precision"),
     (CAST, ".bfloat16()", "", "precision"),
     (CAST, ".bfloat16()", ".float()", "precision"),
@@ -270,3 +286,26 @@ def test_command_is_found_in_odd_company(script: str) -> None:
     assert broken_in("a.sh", before.encode(), after.encode(), [TrainFlags()]) == ()
     wrong = after.replace("--seed 1", "--seed 2").encode()
     assert names(broken_in("a.sh", before.encode(), wrong, [TrainFlags()])) == {"train-flags"}
+
+
+@pytest.mark.parametrize(
+    "python", ["$PYTHON", "${PYTHON}", "${PYTHON:-python3}", '"${MY_PYTHON_BIN:=/usr/bin/python3}"']
+)
+def test_interpreter_in_a_variable_is_one(python: str) -> None:
+    before = f"{python} main.py --seed 1\n".encode()
+    assert broken_in("a.sh", before, before.replace(b"\n", b" --no_cuda --bf16\n"), [TrainFlags()]) == ()
+    assert names(broken_in("a.sh", before, before, [TrainFlags()])) == {"train-flags"}
+
+
+def test_script_that_bash_did_not_take_before_is_not_wrong_for_that() -> None:
+    refused = b"python3 main.py\nfi\n"
+    edited = b"python3 main.py --no_cuda --bf16\nfi\n"
+    assert broken_in("a.sh", refused, edited, [TrainFlags()]) == ()
+    assert names(broken_in("a.sh", refused[:-3], edited, [TrainFlags()])) == {""}
+
+
+def test_hash_in_a_string_is_no_comment() -> None:
+    before = b'import torch\nmodel = load("a # b", """\n# c\n""").half()#d\n'
+    after = before.replace(b"half", b"bfloat16")
+    assert broken_in("a.py", before, after, [Precision(must_cast=False)]) == ()
+    assert names(broken_in("a.py", before, after.replace(b"#d", b""), [Precision(must_cast=False)])) == {"precision"}

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from glmpatch.errors import ExitCode
+from glmpatch.checking.source import Source
+from glmpatch.errors import EnvironmentLacksError, ExitCode
+from glmpatch.patching.series import load_upstream
 from tests.commands.conftest import UPSTREAM_TOML, Run
 from tests.git_support import commit_all, git, make_folder, snapshot
 
@@ -50,6 +52,13 @@ def test_all_patches_apply(glmpatch: Run, source: Path) -> None:
     assert result.code == ExitCode.DONE, result.err
     assert "pinned, main, other" in result.out
     assert "No drift" in result.out
+
+
+def test_a_branch_that_is_called_pinned(glmpatch: Run, source: Path, pinned: str) -> None:
+    git(source, "switch", "--quiet", "--create", "pinned")
+    newest = commit(source, "README.md", "x")
+    trees = glmpatch("check", "--format", "json").json["trees"]
+    assert {tree["commit"]["hash"]: tree["names"] for tree in trees} == {newest: ["pinned"], pinned: ["pinned", "main"]}
 
 
 @pytest.mark.usefixtures("pinned")
@@ -207,6 +216,15 @@ def test_a_pinned_commit_that_went(glmpatch: Run, source: Path) -> None:
     assert glmpatch("check", "--upstream", source).code == ExitCode.DONE, "a fork may lack it"
 
 
+@pytest.mark.usefixtures("pinned")
+def test_a_password_is_not_shown_while_it_is_fetched() -> None:
+    url = "https://user:t0ken@127.0.0.1:9/x"
+    said: list[str] = []
+    with pytest.raises(EnvironmentLacksError):
+        Source(url).ask(load_upstream(), lambda _mirror: None, said.append)
+    assert said == ["fetching https://127.0.0.1:9/x"]
+
+
 def test_two_checks_at_once(source: Path, pinned: str, tmp_path: Path) -> None:
     """Whole processes, on the real patches: they share a mirror that neither has made before."""
     command: list[str | Path] = [
@@ -275,6 +293,35 @@ class TestUpdatePin:
         assert result.code == ExitCode.DONE
         assert newest in file.read_text()
         assert pinned not in file.read_text()
+
+    def test_a_branch_that_is_called_like_the_pinned_commit(self, glmpatch: Run, source: Path, pinned: str) -> None:
+        newest = commit(source, "README.md", "x")
+        git(source, "update-ref", f"refs/heads/{pinned}", newest)
+        result = glmpatch("update-pin", "--dry-run")
+        assert (result.code, f"{newest} would be pinned" in result.out) == (ExitCode.DONE, True), result.err
+        trees = glmpatch("check", "--format", "json").json["trees"]
+        assert [tree["names"] for tree in trees if tree["commit"]["hash"] == pinned] == [["pinned"]]
+
+    def test_takes_from_elsewhere_only_what_the_official_repository_has(
+        self, glmpatch: Run, source: Path, tmp_path: Path, pinned: str
+    ) -> None:
+        git(tmp_path, "clone", "--quiet", str(source), "other")
+        newest = commit(tmp_path / "other", "README.md", "x")
+        # The official server would give it, as it gives what forks have.
+        git(source, "fetch", "--quiet", str(tmp_path / "other"), "main:refs/pull/1/head")
+        file = pin(source, pinned)
+        for more in ([], ["--dry-run"]):
+            result = glmpatch("update-pin", "--upstream", tmp_path / "other", *more)
+            assert (result.code, f"no branch of {source} has it" in result.err) == (ExitCode.USAGE, True), result
+        source.rename(tmp_path / "away")
+        result = glmpatch("update-pin", "--upstream", tmp_path / "other")
+        assert (result.code, "cannot be asked" in result.err) == (ExitCode.ENVIRONMENT, True), result
+        assert "--upstream" not in result.err
+        assert pinned in file.read_text()
+        (tmp_path / "away").rename(source)
+        git(source, "merge", "--quiet", "refs/pull/1/head")
+        assert glmpatch("update-pin", "--upstream", tmp_path / "other").code == ExitCode.DONE
+        assert newest in file.read_text()
 
     def test_needs_the_marks_of_upstream(self, glmpatch: Run, source: Path, pinned: str) -> None:
         file = pin(source, pinned)

@@ -105,7 +105,7 @@ def test_a_file_that_is_too_large_for_source_code_is_a_conflict() -> None:
     assert not plan_of(series, {"a.py": b"old".ljust(LARGEST_FILE)}).conflicts
     (conflict,) = plan_of(series, {"a.py": b"old".ljust(LARGEST_FILE + 1)}).conflicts
     assert isinstance(conflict.outcome, Conflict)
-    assert "2,000,000 bytes" in conflict.outcome.expected
+    assert "400,000 bytes" in conflict.outcome.expected
 
 
 def test_a_glob_stays_in_its_folder() -> None:

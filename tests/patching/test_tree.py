@@ -8,6 +8,7 @@ import pytest
 from glmpatch.checkout import Checkout
 from glmpatch.errors import EnvironmentLacksError
 from glmpatch.patching.model import Refusal
+from glmpatch.patching.plan import LARGEST_FILE
 from glmpatch.patching.tree import CommittedTree, WorkTree, write_files, write_own_file, writing
 from tests.git_support import UPSTREAM, git, make_folder, make_repo, snapshot
 
@@ -59,6 +60,18 @@ def test_a_file_that_cannot_be_read_is_refused(root: Path, monkeypatch: pytest.M
     with pytest.raises(Refusal) as caught:
         WorkTree(root).read("api.py")
     assert caught.value.conflict.found == "Permission denied"
+
+
+def test_a_file_that_is_too_large_is_not_loaded(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_folder(root)
+    for size in (LARGEST_FILE, LARGEST_FILE + 1):
+        (root / "api.py").write_bytes(bytes(size))
+        assert WorkTree(root).holds("api.py", bytes(size))
+    monkeypatch.setattr(Path, "read_bytes", None)
+    with pytest.raises(Refusal) as caught:
+        WorkTree(root).read("api.py")
+    assert caught.value.conflict.found == "a larger file"
+    assert not WorkTree(root).holds("api.py", b"")
 
 
 def test_in_git_only_tracked_files_count(root: Path) -> None:

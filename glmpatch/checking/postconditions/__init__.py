@@ -1,8 +1,8 @@
 """The result of the edits of a file, judged by code that shares nothing with them.
 
-Each transform promises something. Here the promise is looked for again by other parsers: `ast` for Python, a small
-tokenizer and `bash -n` for shell, `packaging` for requirements. And all that no transform promises to change is looked
-for, too: each statement, each word, each comment, the line endings.
+Each transform promises something. Here the promise is looked for again by other parsers: `ast` for Python, small
+tokenizers for C++ and for shell, and `bash -n`, `packaging` for requirements. And all that no transform promises to
+change is looked for, too: each statement, each word, each comment, the line endings.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 from glmpatch.checking.postconditions import (
     checkpoint_resume,
     frozen_broadcast,
+    mpi_dtypes,
     precision,
     process_group,
     requirements,
@@ -23,7 +24,7 @@ from glmpatch.checking.postconditions import (
 from glmpatch.checking.postconditions.autocast import breaks_autocast
 from glmpatch.checking.postconditions.broken import Broken, Edited
 from glmpatch.checking.postconditions.python import Allowance, PythonSource, find_lost, find_lost_comments
-from glmpatch.checking.postconditions.shell import find_syntax_error
+from glmpatch.checking.postconditions.shell import find_new_syntax_error
 from glmpatch.patching.model import Transform
 
 __all__ = ["POSTCONDITIONS", "Broken", "broken_in"]
@@ -38,7 +39,11 @@ _PYTHON: dict[str, Postcondition] = {
     "precision": precision.find_broken,
     "process-group": process_group.find_broken,
 }
-_TEXT: dict[str, Postcondition] = {"requirements": requirements.find_broken, "train-flags": train_flags.find_broken}
+_TEXT: dict[str, Postcondition] = {
+    "mpi-dtypes": mpi_dtypes.find_broken,
+    "requirements": requirements.find_broken,
+    "train-flags": train_flags.find_broken,
+}
 POSTCONDITIONS = _PYTHON | _TEXT
 _ALLOWANCES: dict[str, Callable[[PythonSource, Any], Allowance]] = {
     "checkpoint-resume": checkpoint_resume.allowance,
@@ -65,7 +70,7 @@ def broken_in(
         Each broken promise, with the name of the transform that gave it: "" where it is about the file as a whole.
 
     Raises:
-        EnvironmentLacksError: There is no bash to read a shell script with.
+        EnvironmentLacksError: There is no bash to read a shell script with, or it was killed.
     """
     found = [("", broken) for broken in _compare_bytes(before, after)]
     try:
@@ -75,7 +80,7 @@ def broken_in(
         return (*found, ("", Broken("a text file in UTF-8", f"byte 0x{error.object[error.start]:02x}", line)))
     if path.endswith(".py"):
         found += _judge_python(edited, transforms)
-    elif path.endswith(".sh") and (errors := list(find_syntax_error(edited.after))):
+    elif path.endswith(".sh") and (errors := find_new_syntax_error(edited)):
         found += [("", broken) for broken in errors]
     else:
         for transform in transforms:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
+import tokenize
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from io import StringIO
 from itertools import islice
 from typing import TypeAlias
 
@@ -20,7 +23,7 @@ Sources: TypeAlias = "tuple[PythonSource, PythonSource]"
 
 _BLOCKS = ("body", "orelse", "finalbody")
 _PARTS = ("handlers", "cases")
-_COMMENT = re.compile(r"(?:^|\s)(#.*)")
+_COMMENT = re.compile(r"#.*")
 
 
 class PythonSource:
@@ -131,15 +134,28 @@ def find_lost(before: PythonSource, after: PythonSource, allowances: Iterable[Al
 
 def find_lost_comments(before: PythonSource, after: PythonSource) -> Iterator[Broken]:
     """The first comment that is no longer there, in the order of the file."""
-    left = _comments(after)
-    lost = (comment for comment in _comments(before) if comment not in left)
-    return (Broken(f"the comment {comment}", "no such comment") for comment in islice(lost, 1))
+    # A quick look first, at what looks like a comment: most files need no closer one.
+    if any(_find_missing(_comment_like(before), _comment_like(after))):
+        lost = _find_missing(_comments(before), _comments(after))
+        yield from (Broken(f"the comment {comment}", "no such comment") for comment in islice(lost, 1))
+
+
+def _find_missing(old: Iterator[str], new: Iterator[str]) -> Iterator[str]:
+    return (comment for comment in old if comment not in new)
+
+
+def _comment_like(source: PythonSource) -> Iterator[str]:
+    """The comments, and what looks like one in a string."""
+    matches = map(_COMMENT.search, source.lines)
+    return (match.group() for match in matches if match)
 
 
 def _comments(source: PythonSource) -> Iterator[str]:
-    """The comments, and what looks like one in a string."""
-    matches = map(_COMMENT.search, source.lines)
-    return (match.group(1) for match in matches if match)
+    # The tokenizer may stumble at the end over what the parser took.
+    with suppress(tokenize.TokenError, SyntaxError):
+        for token in tokenize.generate_tokens(StringIO("\n".join(source.lines)).readline):
+            if token.type == tokenize.COMMENT:
+                yield token.string
 
 
 class _Survival:

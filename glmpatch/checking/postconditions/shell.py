@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from glmpatch.checking.postconditions.broken import Broken
+from glmpatch.checking.postconditions.broken import Broken, Edited
+from glmpatch.errors import EnvironmentLacksError
 from glmpatch.process import CommandFailedError, stream
 
 _NESTED = r"\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)"
@@ -71,12 +72,18 @@ def tokens(text: str) -> Iterator[Token]:
             before = source
 
 
-def find_syntax_error(text: str) -> Iterator[Broken]:
-    """What bash says against a script. It reads the script alone: no start-up file, nothing of the environment.
+def find_new_syntax_error(edited: Edited) -> list[Broken]:
+    """What bash says against a script that it took before the edits.
 
     Raises:
-        EnvironmentLacksError: There is no bash.
+        EnvironmentLacksError: There is no bash, or it was killed.
     """
+    found = list(_find_syntax_error(edited.after))
+    return [] if found and list(_find_syntax_error(edited.before)) else found
+
+
+def _find_syntax_error(text: str) -> Iterator[Broken]:
+    """What bash says. It reads the script alone: no start-up file, nothing of the environment."""
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder, "script")
         script.write_text(text, encoding="utf-8", newline="\n")
@@ -84,6 +91,11 @@ def find_syntax_error(text: str) -> Iterator[Broken]:
             for _ in stream(["bash", "--norc", "--noprofile", "-n", str(script)], env={"LC_ALL": "C"}):
                 pass
         except CommandFailedError as error:
+            if error.returncode < 0:
+                raise EnvironmentLacksError(
+                    f"bash was killed by signal {-error.returncode} while it read a script of {len(text):,} characters",
+                    hint="this is what happens when memory runs out: free some, and run it again",
+                ) from error
             match = _LINE.search(error.tail)
             line, message = (int(match.group(1)), match.group(2)) if match else (None, error.tail.strip())
             yield Broken("a script that bash can parse", message, line)

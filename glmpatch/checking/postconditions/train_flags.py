@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 from glmpatch.checking.postconditions.broken import Broken, Edited
 from glmpatch.checking.postconditions.shell import Token, tokens
 
-_INTERPRETER = re.compile(r"(?:.*/)?(?:python[\d.]*|torchrun)|\$\{?\w*python\w*\}?", re.IGNORECASE)
+_INTERPRETER = re.compile(r"(?:.*/)?(?:python[\d.]*|torchrun)|\$\w*python\w*|\$\{\w*python[^}]*\}", re.IGNORECASE)
 _TALKERS = frozenset({"cat", "echo", "git", "grep", "ls", "printf"})
 _ASSIGNMENT = re.compile(r"\w+\+?=")
 _WORDS_BEFORE = frozenset({"!", "do", "else", "elif", "if", "then", "time", "until", "while", "{"})

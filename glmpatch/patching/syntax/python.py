@@ -235,7 +235,11 @@ def _spans_of(module: cst.Module, data: bytes) -> Mapping[cst.CSTNode, CodeSpan]
         get_length=_length_in_utf8,
     )
     # What MetadataWrapper.resolve() does with this provider, at less than half of its cost; and the code comes with it.
-    module._codegen(state)  # noqa: SLF001
+    try:
+        module._codegen(state)  # noqa: SLF001
+    except KeyError:
+        # What the provider makes of a RecursionError, as in a chain of hundreds of `elif`.
+        raise Refusal("code that a parser can follow", "code that is nested too deeply") from None
     if "".join(state.tokens).encode() != data:
         raise Refusal("a file that LibCST gives back byte for byte", "other bytes")
     return provider._computed  # type: ignore[return-value]  # noqa: SLF001

@@ -101,8 +101,10 @@ class ShellFile:
 
     def remove(self, command: SimpleCommand, first: Word, last: Word) -> Replacement:
         """Take away the words from `first` to `last`, neither of them the first of `command`, and the gap before."""
-        start = max(item.end for item in command.items if item.end <= first.start)
-        return self.replace(start, last.end, "")
+        place = bisect_left(command.items, first.start, key=lambda item: item.start) - 1
+        while command.items[place].end > first.start:
+            place -= 1
+        return self.replace(command.items[place].end, last.end, "")
 
     def remove_prefix(self, command: SimpleCommand, word: Word) -> Replacement:
         """Take away a word that is not the last of `command`, and the gap behind it."""

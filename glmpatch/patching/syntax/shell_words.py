@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypeAlias
 
 import tree_sitter
@@ -85,7 +86,7 @@ class Redirect:
 Item: TypeAlias = Word | Redirect
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SimpleCommand:
     """A command with its arguments: what bash runs at once, between two operators or newlines.
 
@@ -99,7 +100,7 @@ class SimpleCommand:
     words: tuple[Word, ...]
     redirects: tuple[Redirect, ...]
 
-    @property
+    @cached_property
     def items(self) -> list[Item]:
         """All its parts, in the order of the file."""
         return sorted((*self.assignments, *self.words, *self.redirects), key=lambda item: item.start)
@@ -182,7 +183,8 @@ def _join_touching(words: list[Word]) -> list[Word]:
 
 def _join(left: Word, right: Word) -> Word:
     text = left.text + right.text
-    cut_variable = _ENDS_IN_DOLLAR.search(left.source) is not None
+    # The cheap question first: the search reads all of a word that may have thousands of parts.
+    cut_variable = left.source.endswith("$") and _ENDS_IN_DOLLAR.search(left.source) is not None
     if cut_variable:
         text = left.text.removesuffix("$") + EXPANSION + re.sub(r"^\w+", "", right.text)
     splits = left.splits or right.splits or cut_variable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -22,6 +23,7 @@ _UNWANTED = {
     "bf16": re.compile(r"(?<!\w)--(?:quantization_bit|half_precision_backend|deepspeed|fp16\w*)\b"),
     "fp32": re.compile(r"(?<!\w)--(?:quantization_bit|half_precision_backend|deepspeed|(?:bf|fp)16\w*)\b"),
 }
+_USE = re.compile(r"\b\w+\b(?!\+?=)")
 _GPUS = "CUDA_VISIBLE_DEVICES"
 _WORKERS = "--preprocessing_num_workers"
 
@@ -59,12 +61,17 @@ class TrainFlags(Transform, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 @dataclass
 class _Draft:
-    """What has been asked for so far."""
+    """What has been asked for so far, and the assignments, by name, that no flags were looked for in yet."""
 
     file: ShellFile
     replacements: list[Replacement] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
     dropped: list[Word] = field(default_factory=list)
+    unread: dict[str, list[Word]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for assignment in self.file.assignments:
+            self.unread.setdefault(assignment.name, []).append(assignment)
 
     def note(self, offset: int, message: str) -> None:
         self.notices.append(Notice(message, self.file.line_at(offset)))
@@ -92,11 +99,11 @@ class _Draft:
 
     def _note_unused(self) -> None:
         variables = {name for word in self.dropped for name in word.variables}
-        text = self.file.text.decode()
+        uses = Counter(_USE.findall(self.file.text.decode()))
+        for word in self.dropped:
+            uses.subtract(_USE.findall(word.source))
         for assignment in self.file.assignments:
-            use = re.compile(rf"\b{assignment.name}\b(?!\+?=)")
-            uses = len(use.findall(text)) - sum(len(use.findall(word.source)) for word in self.dropped)
-            if assignment.name in variables and not uses:
+            if assignment.name in variables and not uses[assignment.name]:
                 self.note(assignment.start, f"{assignment.name} is no longer used")
 
 
@@ -175,8 +182,8 @@ class _CommandEditor:
                 self._file.refuse(
                     source.start, "flags in the command itself", hint="take the flags for the GPU out of the variable"
                 )
-            inside = (found for found in self._file.assignments if found.name in source.variables)
-            sources += [found for found in inside if found not in sources]
+            inside = [found for name in source.variables for found in self._draft.unread.pop(name, ())]
+            sources += sorted(inside, key=lambda found: found.start)
 
     def _drop_launcher(self) -> None:
         launch = self._launch

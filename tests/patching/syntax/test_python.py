@@ -206,3 +206,10 @@ def test_a_transform_on_python() -> None:
     assert changed == Changed("y = 1  # 中\n".encode())
     assert isinstance(Rename()(changed.data), AlreadyDone)
     assert isinstance(Rename()(b"x = ("), Conflict)
+
+
+def test_chain_that_the_code_generator_cannot_follow_is_refused() -> None:
+    file = PythonFile(b"if a == 0:\n    pass\n" + b"elif a:\n    pass\n" * 900)
+    with pytest.raises(Refusal) as caught:
+        file.span(file.module.body[0])
+    assert caught.value.conflict.found == "code that is nested too deeply"

@@ -4,6 +4,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -381,3 +382,17 @@ def test_bash_takes_the_result(joiner: str, tail: str, launcher: str) -> None:
     outcome = BF16(f"f() {{\n{command}{tail}\n}}\n(f)\n".encode())
     assert isinstance(outcome, Changed)
     check_syntax(outcome.data)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "".join(f"V{i}=$V{i + 1}\n" for i in range(3500)) + "python3 main.py --quantization_bit $V0\n",
+        "echo " + "$(a)" * 8000 + "\npython3 main.py --fp16\n",
+        "python3 main.py" + " --fp16" * 4000 + "\n",
+    ],
+)
+def test_cost_grows_with_the_size_alone(script: str) -> None:
+    start = time.process_time()
+    assert isinstance(BF16(script.encode()), Changed)
+    assert time.process_time() - start < 3, "each assignment, part or option read the whole script again"
