@@ -7,12 +7,11 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
-from typing import TypeAlias
 
 from glmpatch.building.packages import install, mpi_packages, why_pip_cannot
 from glmpatch.building.preflight import (
@@ -24,11 +23,13 @@ from glmpatch.building.preflight import (
     problems_of_torch,
 )
 from glmpatch.building.problem import Problem, require_none
-from glmpatch.building.prove import Proof, prove
+from glmpatch.building.prove import Proof, read_proof, verify_step
 from glmpatch.building.record import BackendInfo, backend_in_wheel, installed_backend
+from glmpatch.building.state import BuildFolder
+from glmpatch.building.steps import OnEvent, Step, StepStarted, run_steps
 from glmpatch.building.toolchain import Compiler, Torch, find_compiler, find_torch, hash_inputs, sanitize
-from glmpatch.building.wheel import Compiled, build_wheel, wheel_version
-from glmpatch.errors import EnvironmentLacksError
+from glmpatch.building.wheel import build_step, wheel_version
+from glmpatch.errors import BuildFailedError, EnvironmentLacksError
 from glmpatch.locking import locked
 from glmpatch.mpi import FLAVOURS, FlavourId
 from glmpatch.mpi.flavour import Installation, Search
@@ -53,16 +54,6 @@ class BackendOptions:
     wheel_dir: Path | None = None
     jobs: int | None = None
     force: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """A part of the build has begun. `title` says which, in a few words."""
-
-    title: str
-
-
-BackendEvent: TypeAlias = Stage | Compiled
 
 
 class BackendState(Enum):
@@ -95,7 +86,7 @@ class BackendResult:
     proof: Proof | None = None
 
 
-def build_backend(options: BackendOptions, on_event: Callable[[BackendEvent], None]) -> BackendResult:
+def build_backend(options: BackendOptions, on_event: OnEvent) -> BackendResult:
     """Build the backend and prove it, then install it or hand it over as a wheel. Nothing changed, nothing is done.
 
     Raises:
@@ -109,7 +100,7 @@ def build_backend(options: BackendOptions, on_event: Callable[[BackendEvent], No
             current = _current(options, hash_inputs(torch, compiler, search.installation))
             if current:
                 return current
-        on_event(Stage("look for everything that the build needs"))
+        on_event(StepStarted("preflight", "look for everything that the build needs"))
         facts = ask_torch()
         if isinstance(facts, TorchFacts) and facts.own_mpi:
             return BackendResult(BackendState.OWN, facts.version)
@@ -117,7 +108,7 @@ def build_backend(options: BackendOptions, on_event: Callable[[BackendEvent], No
         assert isinstance(facts, TorchFacts)  # noqa: S101 - for mypy, as the next
         assert compiler is not None  # noqa: S101
         for reason in search.passed_over:
-            on_event(Stage(f"pass over an MPI: {reason}"))
+            on_event(StepStarted("mpi", f"pass over an MPI: {reason}"))
         mpi = search.installation or _install_mpi(options.flavour, on_event)
         inputs = hash_inputs(torch or Torch(facts.version, ""), compiler, mpi)
         return _build(options, _describe(facts.version, compiler, mpi, inputs), compiler, mpi, on_event)
@@ -147,13 +138,14 @@ def _require_everything(
             *problems_of_folders(options.wheel_dir),
             *problems_of_mpi(FLAVOURS[options.flavour], search, options.mpi_root, pip_cannot),
             *pip_cannot,
-        ]
+        ],
+        "the MPI backend",
     )
 
 
-def _install_mpi(flavour: FlavourId, on_event: Callable[[BackendEvent], None]) -> Installation:
+def _install_mpi(flavour: FlavourId, on_event: OnEvent) -> Installation:
     packages = mpi_packages(flavour)
-    on_event(Stage(f"install {' and '.join(packages)} into {sys.prefix}"))
+    on_event(StepStarted("mpi", f"install {' and '.join(packages)} into {sys.prefix}"))
     install(packages, hint="check the network, or name an installation with --mpi-root")
     search = FLAVOURS[flavour].search(Path(sys.prefix))
     if search.installation is None:
@@ -183,25 +175,49 @@ def _describe(torch: str, compiler: Compiler, mpi: Installation, inputs: str) ->
 
 
 def _build(
-    options: BackendOptions,
-    info: BackendInfo,
-    compiler: Compiler,
-    mpi: Installation,
-    on_event: Callable[[BackendEvent], None],
+    options: BackendOptions, info: BackendInfo, compiler: Compiler, mpi: Installation, on_event: OnEvent
 ) -> BackendResult:
-    """The long part. The wheel is proved before it takes the place of one that works."""
-    with tempfile.TemporaryDirectory(prefix="glmpatch-build-") as scratch:
-        folder = Path(scratch)
-        on_event(Stage(f"compile for torch {info.torch} and {info.mpi} {info.mpi_version}"))
-        wheel = build_wheel(info, compiler, folder, jobs=options.jobs, on_compiled=on_event)
-        on_event(Stage("prove it with two ranks"))
-        proof = prove(wheel, info, mpi, compiler, folder / "unpacked")
-        if options.wheel_dir is None:
-            on_event(Stage(f"install into {sys.prefix}"))
-            _install_wheel(wheel, info)
-            return BackendResult(BackendState.BUILT, info.torch, info, proof=proof)
-        kept = _hand_over(wheel, options.wheel_dir)
-    return BackendResult(BackendState.BUILT, info.torch, info, kept, proof)
+    """The long part."""
+    with _scratch() as folder:
+        run_steps(_steps(options, info, compiler, mpi, folder), folder, on_event)
+        kept = options.wheel_dir / _wheel(folder).name if options.wheel_dir else None
+        return BackendResult(BackendState.BUILT, info.torch, info, kept, read_proof(folder.log("verify")))
+
+
+def _steps(
+    options: BackendOptions, info: BackendInfo, compiler: Compiler, mpi: Installation, folder: BuildFolder
+) -> Iterator[Step]:
+    """The wheel is proved before it takes the place of one that works."""
+    yield build_step(info, compiler, folder.path, jobs=options.jobs)
+    wheel, kept = _wheel(folder), options.wheel_dir
+    yield verify_step(wheel, info, mpi, compiler, folder.path / "unpacked")
+    read_proof(folder.log("verify"))
+    if kept:
+        yield Step("hand-over", f"put the wheel into {kept}", ("verify",), action=lambda: _hand_over(wheel, kept))
+    else:
+        yield Step("install", f"install into {sys.prefix}", ("verify",), action=lambda: _install_wheel(wheel, info))
+
+
+def _wheel(folder: BuildFolder) -> Path:
+    (wheel,) = folder.path.glob("dist/*.whl")
+    return wheel
+
+
+@contextmanager
+def _scratch() -> Iterator[BuildFolder]:
+    """A folder for one build. What is left of it is the logs, and only if the build failed."""
+    folder, failed = BuildFolder(Path(tempfile.mkdtemp(prefix="glmpatch-build-"))), False
+    try:
+        with folder.hold():
+            yield folder
+    except BuildFailedError:
+        failed = True
+        raise
+    finally:
+        for left in folder.path.iterdir() if failed else [folder.path]:
+            if left != folder.log("build").parent:
+                # A compiler that was stopped may be taking its own files away.
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _install_wheel(wheel: Path, info: BackendInfo) -> None:
@@ -215,7 +231,7 @@ def _install_wheel(wheel: Path, info: BackendInfo) -> None:
         )
 
 
-def _hand_over(wheel: Path, folder: Path) -> Path:
+def _hand_over(wheel: Path, folder: Path) -> None:
     """Put the wheel into the folder, whole or not at all.
 
     Raises:
@@ -233,11 +249,11 @@ def _hand_over(wheel: Path, folder: Path) -> Path:
         raise EnvironmentLacksError(
             f"cannot write the wheel into {folder}: {error.strerror}", hint="name another folder with --wheel-dir"
         ) from error
-    return folder / wheel.name
 
 
-def _lock(environment: Path, on_event: Callable[[BackendEvent], None]) -> AbstractContextManager[None]:
+def _lock(environment: Path, on_event: OnEvent) -> AbstractContextManager[None]:
     """Keep other builds out of this environment. Where nothing can be written, none can install."""
     if not os.access(environment, os.W_OK):
         return nullcontext()
-    return locked(environment / _LOCK, lambda: on_event(Stage(f"wait for another build for {environment}")))
+    waits = StepStarted("lock", f"wait for another build for {environment}")
+    return locked(environment / _LOCK, lambda: on_event(waits))

@@ -27,11 +27,17 @@ _FILES = ("bin/mpirun", "bin/mpicxx", "include/mpi.h")
 
 class _Pin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     packages: list[str]
+    cmake: dict[str, str]
 
 
 def mpi_packages(flavour: FlavourId) -> list[str]:
     """The packages that hold all of an MPI, as `build/mpi.toml` pins them: `["mpich==5.0.2"]`."""
     return _pins()[flavour].packages
+
+
+def cmake_variables(flavour: FlavourId, root: Path) -> dict[str, str]:
+    """What tells CMake's FindMPI that the MPI is in `root`, besides PATH."""
+    return {name: value.format(root=root) for name, value in _pins()[flavour].cmake.items()}
 
 
 def install(what: Sequence[str | Path], *, local: bool = False, hint: str) -> None:

@@ -23,12 +23,16 @@ def pip(arguments: str) -> str:
     return f"{shlex.quote(sys.executable)} -m pip {arguments}"
 
 
-def require_none(problems: Sequence[Problem]) -> None:
+def require_none(problems: Sequence[Problem], what: str) -> None:
     """Go on if there are none.
+
+    Args:
+        problems: What is missing.
+        what: What cannot be built then.
 
     Raises:
         EnvironmentLacksError: There are some. It tells them all.
     """
     if problems:
         lines = [f"  - {problem.what}\n    mend: {problem.mend}" for problem in problems]
-        raise EnvironmentLacksError("\n".join(["the MPI backend cannot be built here:", *lines]))
+        raise EnvironmentLacksError("\n".join([f"{what} cannot be built here:", *lines]))

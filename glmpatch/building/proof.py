@@ -2,12 +2,17 @@
 
 The first rank prints one line of JSON behind `MARK`. Whatever is wrong is an exception, which ends all ranks. A copy
 of this file runs beside the backend that is not installed yet: it imports nothing of ours.
+
+    proof.py [--torch VERSION] [--mpi-root FOLDER]     this very PyTorch, and no MPI but the one in FOLDER
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import re
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 MARK = "glmpatch-proof:"
@@ -19,7 +24,14 @@ def main() -> None:
     import torch  # noqa: PLC0415 - the parent imports MARK and not torch
     import torch.distributed as dist  # noqa: PLC0415
 
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--torch", default=torch.__version__)
+    parser.add_argument("--mpi-root", default="/")
+    expected = parser.parse_args()
+    if torch.__version__ != expected.torch:
+        raise AssertionError(f"this is torch {torch.__version__} in {torch.__path__[0]}, not {expected.torch}")
     dist.init_process_group("mpi", timeout=timedelta(seconds=_SECONDS))
+    _only_mpi_in(expected.mpi_root)
     dtypes = (torch.float32, torch.bfloat16)
     for dtype in dtypes:
         _all_reduce(torch, dist, dtype)
@@ -31,6 +43,16 @@ def main() -> None:
         }
         print(MARK + json.dumps(facts), flush=True)  # noqa: T201 - for the parent
     dist.destroy_process_group()
+
+
+def _only_mpi_in(root: str) -> None:
+    """See that every library of MPI in this process is in that folder, and that there is one."""
+    maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape")
+    mapped = set(re.findall(r"(/\S.*/libmpi(?:ch)?[-.].*)$", maps, re.MULTILINE))
+    inside = Path(root).resolve()
+    strangers = [path for path in mapped if inside not in Path(path).resolve().parents]
+    if strangers or not mapped:
+        raise AssertionError(f"expected the MPI in {root} in this process, found {strangers or 'none'}")
 
 
 def _all_reduce(torch: Any, dist: Any, dtype: Any) -> None:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
-import zipfile
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from glmpatch.building import proof
-from glmpatch.building.logged import logged
 from glmpatch.building.record import BackendInfo
+from glmpatch.building.steps import Command, Step
 from glmpatch.building.toolchain import AUTOLOAD, Compiler, sanitizer_environment
+from glmpatch.building.wheel import own_variables
 from glmpatch.errors import BuildFailedError
 from glmpatch.mpi.flavour import Installation
-from glmpatch.process import stream
 
 _RANKS = 2
 # All three MPIs end a job after so many seconds when they are told so in this variable.
@@ -37,28 +34,37 @@ class Proof:
     dtypes: tuple[str, ...]
 
 
-def prove(wheel: Path, info: BackendInfo, mpi: Installation, compiler: Compiler, folder: Path) -> Proof:
-    """Unpack the wheel into `folder` and use it, before anything is installed.
-
-    Raises:
-        BuildFailedError: It does not work.
-    """
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder)
+def verify_step(wheel: Path, info: BackendInfo, mpi: Installation, compiler: Compiler, folder: Path) -> Step:
+    """Unpack the wheel into `folder` and use it, before anything is installed."""
     # Python looks for modules beside its script first.
-    script = str(shutil.copy(proof.__file__, folder))
+    script = folder / Path(proof.__file__).name
     environment = {
-        **mpi.environment(os.environ),
+        **mpi.environment(own_variables("PATH", "LD_LIBRARY_PATH")),
         **_LIMIT,
         "PYTHONSAFEPATH": "",
         "OMP_NUM_THREADS": "1",
         AUTOLOAD: "1",
         **(sanitizer_environment(compiler) if info.sanitized else {}),
     }
-    command = mpi.launch(_RANKS, [sys.executable, script])
-    with closing(logged(stream(command, env=environment), "the proof of the MPI backend")) as lines:
-        answers = [line.partition(proof.MARK)[2] for line in lines if proof.MARK in line]
-    if not answers:
-        raise BuildFailedError("the proof of the MPI backend ended without a result")
-    facts = json.loads(answers[0])
+    return Step(
+        "verify",
+        "prove it with two ranks",
+        needs=("build",),
+        action=lambda: shutil.unpack_archive(wheel, folder, "zip"),
+        commands=(Command(tuple(mpi.launch(_RANKS, [sys.executable, str(script)])), environment),),
+        files={script: Path(proof.__file__).read_text(encoding="utf-8")},
+    )
+
+
+def read_proof(log: Path) -> Proof:
+    """What the step `verify` saw to work.
+
+    Raises:
+        BuildFailedError: Nothing, though all ranks ended well.
+    """
+    lines = log.read_text(encoding="utf-8").splitlines()
+    answer = next((line.partition(proof.MARK)[2] for line in lines if proof.MARK in line), None)
+    if answer is None:
+        raise BuildFailedError("the step 'verify' ended without a result", hint=f"all that was printed is in {log}")
+    facts = json.loads(answer)
     return Proof(facts["ranks"], tuple(facts["dtypes"]))

@@ -116,10 +116,15 @@ def hash_inputs(torch: Torch, compiler: Compiler, mpi: Installation) -> str:
         "torch": [torch.version, torch.stamp],
         "compiler": [compiler.command, compiler.banner],
         "mpi": [mpi.library, str(mpi.root), *mpi.compile_flags, *mpi.link_flags],
-        "variables": {name: os.environ.get(name) for name in _VARIABLES},
+        "variables": build_variables(),
         "sources": dict(_hash_sources()),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def build_variables() -> dict[str, str | None]:
+    """The user's variables that compilers and builds read."""
+    return {name: os.environ.get(name) for name in _VARIABLES}
 
 
 def _hash_sources() -> Iterator[tuple[str, str]]:

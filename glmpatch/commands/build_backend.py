@@ -10,7 +10,8 @@ from typing import get_args
 import click
 from rich.table import Table
 
-from glmpatch.building.backend import BackendEvent, BackendOptions, BackendResult, BackendState, Stage, build_backend
+from glmpatch.building.backend import BackendOptions, BackendResult, BackendState, build_backend
+from glmpatch.building.steps import BuildEvent, Progress, StepStarted
 from glmpatch.building.toolchain import AUTOLOAD
 from glmpatch.console import make_console
 from glmpatch.mpi import FlavourId
@@ -37,11 +38,11 @@ def command(
     options = BackendOptions(flavour, mpi_root, wheel_dir, jobs, force)
     with console.status("") as status:
 
-        def on_event(event: BackendEvent) -> None:
-            if isinstance(event, Stage):
+        def on_event(event: BuildEvent) -> None:
+            if isinstance(event, StepStarted):
                 console.print(f"* {event.title}", markup=False, soft_wrap=True)
                 status.update("")
-            else:
+            elif isinstance(event, Progress):
                 status.update(f"{event.done} of {event.total} steps")
 
         result = build_backend(options, on_event)

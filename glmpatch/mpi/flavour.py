@@ -62,7 +62,7 @@ class Installation:
 
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
         """`base` with what this MPI needs to run on this host, and without what leads it to others."""
-        here = {name: value for name, value in base.items() if not _ELSEWHERE.match(name)}
+        here = {name: value for name, value in base.items() if not leads_elsewhere(name)}
         return self.flavour.environment(self.root, here)
 
     def launch(self, ranks: int, command: Sequence[str]) -> list[str]:
@@ -212,6 +212,11 @@ class _Flags:
         """With the old kind of run path: what the MPI itself loads later, libfabric, is searched there, too."""
         paths = [flag for folder in self.folders for flag in (f"-L{folder}", f"-Wl,-rpath,{folder}")]
         return ("-Wl,--disable-new-dtags", *paths, "-Wl,--as-needed", *(f"-l{name}" for name in self.names))
+
+
+def leads_elsewhere(name: str) -> bool:
+    """Whether a variable tells an mpirun to start ranks on other hosts."""
+    return _ELSEWHERE.match(name) is not None
 
 
 def prepend(variable: str, folders: Sequence[Path], base: Mapping[str, str]) -> dict[str, str]:

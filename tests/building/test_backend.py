@@ -13,10 +13,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from glmpatch.building.backend import _hand_over, _lock
+from glmpatch.building.backend import _hand_over, _lock, _scratch
 from glmpatch.building.record import RECORD, BackendInfo
 from glmpatch.building.toolchain import find_torch
-from glmpatch.errors import EnvironmentLacksError, ExitCode
+from glmpatch.errors import BuildFailedError, EnvironmentLacksError, ExitCode
 from tests.building.conftest import Ran, Venv, finish, make_venv
 from tests.building.test_record import INFO
 from tests.mpi_support import adopt_backend, installation
@@ -28,7 +28,7 @@ COMMAND = ("-m", "glmpatch", "build-backend")
 BUT_THE_LONG_PART = """
 import sys
 from pathlib import Path
-from glmpatch.building.backend import BackendOptions, Stage, build_backend
+from glmpatch.building.backend import BackendOptions, build_backend
 from glmpatch.cli import _show
 from glmpatch.errors import GlmpatchError
 
@@ -243,6 +243,22 @@ def test_a_build_that_is_stopped_leaves_nothing_behind(venv: Venv, tmp_path: Pat
     assert finish(build).code == ExitCode.INTERRUPTED
     assert [entry for entry in scratch.iterdir() if entry.name.startswith("glmpatch")] == []
     assert not list(venv.site.glob("glmpatch_mpi*"))
+
+
+@pytest.mark.parametrize(
+    ("error", "left"), [(BuildFailedError("no"), ["logs", "logs/build.log"]), (EnvironmentLacksError("no"), [])]
+)
+def test_only_the_logs_of_a_failure_are_left(
+    error: Exception, left: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    scratch = _scratch()
+    folder = scratch.__enter__()
+    folder.log("build").write_text("it fails")
+    (folder.path / "source").mkdir()
+    assert not scratch.__exit__(type(error), error, None)
+    assert sorted(str(path.relative_to(folder.path)) for path in folder.path.rglob("*")) == left
+    assert folder.path.exists() == bool(left)
 
 
 @pytest.mark.download

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from glmpatch.building import prove as module
-from glmpatch.building.prove import Proof, prove
+from glmpatch.building.prove import Proof, read_proof, verify_step
 from glmpatch.building.record import BackendInfo, backend_in_wheel
+from glmpatch.building.state import BuildFolder
+from glmpatch.building.steps import Step, run_steps
 from glmpatch.building.toolchain import Compiler, find_compiler
 from glmpatch.errors import BuildFailedError
 from glmpatch.mpi import FlavourId
@@ -31,21 +33,25 @@ def _load():
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def site(tmp_path: Path) -> Path:
     """A copy of the unpacked backend."""
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     return shutil.copytree(backend_folder("intel"), tmp_path / "site")
 
 
 def run(site: Path, appended: str = "") -> Proof:
-    """The proof of the backend with some more lines in its Python."""
+    """The proof of the backend, which is built already, with some more lines in its Python."""
     with (site / "glmpatch_mpi/__init__.py").open("a") as file:
         file.write(appended)
     wheel = Path(shutil.make_archive(str(site.parent / "wheel"), "zip", site))
     info, compiler = backend_in_wheel(wheel), find_compiler()
     assert isinstance(info, BackendInfo)
     assert isinstance(compiler, Compiler)
-    return prove(wheel, info, installation("intel"), compiler, site.parent / "unpacked")
+    folder = BuildFolder(site.parent / "build")
+    with folder.hold():
+        folder.forget()
+        step = verify_step(wheel, info, installation("intel"), compiler, folder.path / "unpacked")
+        run_steps([Step("build", "build it"), step], folder, lambda _event: None)
+        return read_proof(folder.log("verify"))
 
 
 def test_the_proof_holds_wherever_it_is_started(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,10 +66,22 @@ def test_the_proof_holds_wherever_it_is_started(site: Path, monkeypatch: pytest.
         run(site, SILENT_ALL_REDUCE)
 
 
-def test_wrong_sums_are_seen(site: Path) -> None:
+def test_wrong_sums_are_seen(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a module where this Python finds PyTorch, too, if that is not installed."""
+    (site.parent / "only_here.py").write_text(SILENT_ALL_REDUCE)
+    monkeypatch.setenv("PYTHONPATH", str(site.parent))
     with pytest.raises(BuildFailedError, match=r"all_reduce of 1 numbers of torch\.float32 gave wrong sums") as caught:
-        run(site, SILENT_ALL_REDUCE)
-    (log,) = site.parent.glob("glmpatch-build-*.log")
+        run(site, "import only_here")
+    log = site.parent / "build/logs/verify.log"
+    assert "gave wrong sums" in log.read_text()
+    assert caught.value.hint.endswith(str(log))
+
+
+def test_a_proof_without_a_result_is_none(tmp_path: Path) -> None:
+    log = tmp_path / "verify.log"
+    log.write_text("$ mpirun\nall is well\n")
+    with pytest.raises(BuildFailedError, match="without a result") as caught:
+        read_proof(log)
     assert str(log) in caught.value.hint
 
 

@@ -10,8 +10,10 @@ import pytest
 from packaging.version import Version
 
 from glmpatch.building import toolchain, wheel
+from glmpatch.building.state import BuildFolder
+from glmpatch.building.steps import BuildEvent, Progress, run_steps
 from glmpatch.building.toolchain import Compiler, find_compiler
-from glmpatch.building.wheel import Compiled, build_wheel, wheel_version
+from glmpatch.building.wheel import build_step, wheel_version
 from glmpatch.errors import BuildFailedError, ExitCode
 from tests.building.test_record import INFO
 from tests.building.test_toolchain import MPI
@@ -28,7 +30,6 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (copy / "module.cpp").write_text("int other() { return 42; }\n")
     monkeypatch.setattr(toolchain, "sources", lambda: copy)
     monkeypatch.setattr(wheel, "sources", lambda: copy)
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     return copy
 
 
@@ -39,41 +40,68 @@ def compiler() -> Compiler:
     return found
 
 
-def build(folder: Path, compiler: Compiler, on_compiled: list[Compiled]) -> Path:
-    folder.mkdir()
-    return build_wheel(PLAIN, compiler, folder, jobs=1, on_compiled=on_compiled.append)
+def build(path: Path, compiler: Compiler, events: list[BuildEvent] | None = None) -> Path:
+    folder = BuildFolder(path)
+    with folder.hold():
+        run_steps([build_step(PLAIN, compiler, path, jobs=1)], folder, ([] if events is None else events).append)
+    (wheel,) = path.glob("dist/*.whl")
+    return wheel
 
 
 def test_the_wheel_is_the_same_wherever_it_is_built(sources: Path, compiler: Compiler, tmp_path: Path) -> None:
     assert sources.exists()
-    seen: list[Compiled] = []
+    seen: list[BuildEvent] = []
     first = build(tmp_path / "one", compiler, seen)
-    assert seen[-1] == Compiled(1, 1)
+    assert Progress("build", 1, 1) in seen
     with zipfile.ZipFile(first) as archive:
         names = archive.namelist()
         (metadata,) = (name for name in names if name.endswith("/METADATA"))
         assert f"Version: {INFO.version}\n" in archive.read(metadata).decode()
     assert {"glmpatch_mpi/__init__.py", "glmpatch_mpi/build.json"} < set(names)
-    assert build(tmp_path / "another place", compiler, []).read_bytes() == first.read_bytes()
+    assert build(tmp_path / "another place", compiler).read_bytes() == first.read_bytes()
 
 
 def test_what_does_not_compile_leaves_a_log(sources: Path, compiler: Compiler, tmp_path: Path) -> None:
     (sources / "module.cpp").write_text("int other() { return no_such_name; }\n")
     with pytest.raises(BuildFailedError) as caught:
-        build(tmp_path / "one", compiler, [])
+        build(tmp_path / "one", compiler)
     assert caught.value.exit_code == ExitCode.BUILD
     assert "no_such_name" in caught.value.message
     assert "subprocess.CalledProcessError" not in caught.value.message
-    (log,) = tmp_path.glob("glmpatch-build-*.log")
+    log = tmp_path / "one/logs/build.log"
     assert caught.value.hint.endswith(str(log))
     assert "subprocess.CalledProcessError" in log.read_text()
+
+
+def test_what_fails_behind_the_compilers_is_shown(sources: Path, compiler: Compiler, tmp_path: Path) -> None:
+    (sources / "setup.py").write_text("print('[1/1] c++ module.o', flush=True)\nraise ValueError('no metadata')\n")
+    with pytest.raises(BuildFailedError, match="ValueError: no metadata"):
+        build(tmp_path / "one", compiler)
+
+
+def test_modules_are_found_where_this_python_finds_them(
+    sources: Path, compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch itself may be on PYTHONPATH."""
+    (tmp_path / "only_here.py").write_text("raise SystemExit('found it')")
+    (sources / "setup.py").write_text("import only_here")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(BuildFailedError, match="found it"):
+        build(tmp_path / "one", compiler)
+
+
+def test_what_is_likely_wrong_is_told(sources: Path, compiler: Compiler, tmp_path: Path) -> None:
+    (sources / "setup.py").write_text("raise SystemExit('c++: fatal error: Killed signal terminated program cc1plus')")
+    with pytest.raises(BuildFailedError, match="what is likely wrong: memory ran out") as caught:
+        build(tmp_path / "one", compiler)
+    assert "--jobs" in caught.value.hint
 
 
 @pytest.mark.skipif(shutil.which("ccache") is None, reason="ccache is not installed")
 def test_ccache_is_used(sources: Path, compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sources.exists()
     monkeypatch.setenv("CCACHE_DIR", str(tmp_path / "cache"))
-    build(tmp_path / "one", compiler, [])
+    build(tmp_path / "one", compiler)
     assert [file for file in (tmp_path / "cache").rglob("*") if file.is_file()]
 
 
@@ -89,7 +117,7 @@ def test_ccache_calls_the_compiler_that_was_chosen(
         program.chmod(0o755)
     monkeypatch.setenv("CCACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", f"{tmp_path / 'first'}:/usr/bin:/bin")
-    build(tmp_path / "one", Compiler(str(tmp_path / "chosen/g++-of-a-module"), "c++"), [])
+    build(tmp_path / "one", Compiler(str(tmp_path / "chosen/g++-of-a-module"), "c++"))
     assert [file.parent.name for file in tmp_path.glob("*/*.called")] == ["chosen"]
     assert [file for file in (tmp_path / "cache").rglob("*") if file.is_file()]
 
@@ -104,7 +132,7 @@ def test_a_broken_backend_is_no_reason_not_to_build(
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text("[torch.backends]\nother = no_such_module:autoload\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
-    assert build(tmp_path / "one", compiler, []).exists()
+    assert build(tmp_path / "one", compiler).exists()
 
 
 @pytest.mark.parametrize(

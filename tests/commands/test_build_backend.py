@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from glmpatch.building.backend import BackendEvent, BackendOptions, BackendResult, BackendState, Stage
+from glmpatch.building.backend import BackendOptions, BackendResult, BackendState
 from glmpatch.building.prove import Proof
-from glmpatch.building.wheel import Compiled
+from glmpatch.building.steps import OnEvent, Progress, StepStarted
 from glmpatch.cli import run
 from glmpatch.errors import BuildFailedError, ExitCode
 from tests.building.test_record import INFO
@@ -24,10 +23,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[BackendOptions]:
 def building(monkeypatch: pytest.MonkeyPatch, result: BackendResult) -> list[BackendOptions]:
     asked: list[BackendOptions] = []
 
-    def build_backend(options: BackendOptions, on_event: Callable[[BackendEvent], None]) -> BackendResult:
+    def build_backend(options: BackendOptions, on_event: OnEvent) -> BackendResult:
         asked.append(options)
-        on_event(Stage("compile [it]"))
-        on_event(Compiled(1, 2))
+        on_event(StepStarted("build", "compile [it]"))
+        on_event(Progress("build", 1, 2))
         return result
 
     monkeypatch.setattr("glmpatch.commands.build_backend.build_backend", build_backend)

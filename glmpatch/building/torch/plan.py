@@ -1,0 +1,333 @@
+"""The steps of a build of PyTorch, as data: what is run, what is shown and what is written as a script is this."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from glmpatch.assets import asset_folder
+from glmpatch.building import proof
+from glmpatch.building.packages import cmake_variables, mpi_packages
+from glmpatch.building.steps import Command, Step
+from glmpatch.building.toolchain import AUTOLOAD, build_variables, find_compiler
+from glmpatch.building.torch.find_mpi import TargetMpi, find_mpi
+from glmpatch.building.torch.jobs import default_jobs
+from glmpatch.building.torch.options import TorchOptions
+from glmpatch.building.torch.patching import patch_inputs, patch_source
+from glmpatch.building.torch.recipe import KINDS, locked_requirements
+from glmpatch.building.torch.source import source_inputs
+
+# All steps; `torch_steps` makes those behind the first.
+STEPS = ("preflight", "mpi", "dependencies", "source", "patch", "configure", "build", "wheel", "install", "verify")
+_RANKS = 2
+_SECONDS = "600"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where things are in the folder of a build."""
+
+    root: Path
+
+    @property
+    def environment(self) -> Path:
+        """The environment with what PyTorch is built with."""
+        return self.root / "env"
+
+    @property
+    def source(self) -> Path:
+        """The source tree."""
+        return self.root / "source"
+
+    @property
+    def originals(self) -> Path:
+        """The files of the source tree that are patched, as they were."""
+        return self.root / "originals"
+
+    @property
+    def files(self) -> Path:
+        """What the steps run and read."""
+        return self.root / "files"
+
+    @property
+    def wheels(self) -> Path:
+        """The folder of the wheel."""
+        return self.root / "dist"
+
+    @property
+    def all(self) -> tuple[Path, ...]:
+        """Everything that the steps make here."""
+        return self.environment, self.source, self.originals, self.files, self.wheels
+
+
+def torch_steps(options: TorchOptions) -> Iterator[Step]:
+    """The steps behind the preflight, in order.
+
+    They are made one by one, for what a step installs decides about those behind it.
+
+    Args:
+        options: What to build.
+
+    Raises:
+        UsageError: The recipe has no lists of requirements for this version, or the source is none.
+    """
+    plan = _Plan(options)
+    yield plan.mpi()
+    yield plan.dependencies()
+    yield plan.source()
+    yield plan.patch()
+    yield plan.configure()
+    yield plan.build()
+    yield plan.wheel()
+    yield plan.install()
+    yield plan.verify()
+
+
+class _Plan:
+    def __init__(self, options: TorchOptions) -> None:
+        self._options = options
+        self._layout = Layout(options.folder)
+        self._tool = self._layout.files / "torch_tool.py"
+        # All now: a list that is not there is told before anything is done.
+        self._locks = {kind: locked_requirements(options.recipe_file, options.version, kind) for kind in KINDS}
+
+    @cached_property
+    def _target(self) -> TargetMpi:
+        """The MPI, as the steps behind the first find it."""
+        return find_mpi(self._options)
+
+    def mpi(self) -> Step:
+        """Put the MPI into the prefix, unless there is one elsewhere."""
+        target = find_mpi(self._options)
+        packages = mpi_packages(self._options.flavour)
+        prefix = self._make_environment(self._options.base_python, self._options.prefix)
+        if target.installation and target.elsewhere:
+            return Step(
+                "mpi",
+                f"use {target.flavour.title} {target.installation.version} in {target.root}",
+                commands=(prefix,),
+                tools=self._tool_file(),
+                inputs={"root": str(target.root), "library": target.installation.library},
+                outputs=(self._options.python, target.root / "bin"),
+            )
+        return Step(
+            "mpi",
+            f"install {' and '.join(packages)} into {target.root}",
+            commands=(prefix, self._pip(self._options.python, "install", *packages)),
+            tools=self._tool_file(),
+            outputs=(self._options.python, target.root / "bin" / "mpirun"),
+        )
+
+    def dependencies(self) -> Step:
+        """Make the environment of the build."""
+        requirements = self._layout.files / "requires.txt"
+        return Step(
+            "dependencies",
+            "install what PyTorch is built with, in an environment of its own",
+            commands=(
+                self._make_environment(self._options.python, self._layout.environment),
+                self._pip(self._python, "install", "--require-hashes", "--requirement", str(requirements)),
+            ),
+            files={requirements: self._locks["requires"]},
+            tools=self._tool_file(),
+            outputs=(self._python,),
+            stale=(self._layout.environment,),
+        )
+
+    def source(self) -> Step:
+        """Get the source, whole and just as it was published."""
+        options, tree = self._options, self._layout.source
+        commit = () if options.source else (options.torch.commit,)
+        return Step(
+            "source",
+            f"get the source from {options.source or options.origin}",
+            commands=tuple(self._source_commands()),
+            checks=(Command((str(options.python), str(self._tool), "source", str(tree), options.version, *commit)),),
+            tools=self._tool_file(),
+            inputs=source_inputs(options),
+            outputs=(tree / "setup.py",),
+            stale=(tree, self._layout.originals),
+        )
+
+    def _source_commands(self) -> Iterator[Command]:
+        options, tree = self._options, str(self._layout.source)
+        if options.source is None:
+            yield from _clone(options, tree)
+            return
+        yield Command(("mkdir", "-p", tree))
+        if options.source.is_dir():
+            # Not the tree itself: it stays as it is.
+            yield Command(("cp", "-a", f"{options.source}/.", tree))
+            # What was built there is of other paths.
+            yield Command(("rm", "-rf", f"{tree}/build", f"{tree}/dist"))
+            return
+        if options.choices.sha256:
+            yield Command(
+                (str(options.python), str(self._tool), "checksum", str(options.source), options.choices.sha256)
+            )
+        yield Command(("tar", "-xf", str(options.source), "-C", tree, "--strip-components=1", "--no-same-owner"))
+
+    def patch(self) -> Step:
+        """Teach PyTorch's MPI backend bf16, fp16 and bool."""
+        layout = self._layout
+        return Step(
+            "patch",
+            "patch PyTorch's MPI backend",
+            needs=("source",),
+            action=lambda: patch_source(layout.source, layout.originals),
+            inputs=patch_inputs(),
+        )
+
+    def configure(self) -> Step:
+        """Configure, and see that the MPI that was asked for was found."""
+        build, root = self._layout.source / "build", self._target.root
+        compiler = find_compiler()
+        return Step(
+            "configure",
+            "configure with CMake",
+            needs=("mpi", "dependencies", "source"),
+            commands=(self._setup(*self._options.recipe.configure),),
+            checks=(Command((str(self._python), str(self._tool), "configured", str(build), str(root))),),
+            tools=self._tool_file(),
+            inputs={
+                "compiler": compiler.banner if compiler else "",
+                "variables": {**build_variables(), "CC": os.environ.get("CC")},
+            },
+            volatile=self._volatile,
+            outputs=(build / "CMakeCache.txt",),
+            stale=(build,),
+        )
+
+    def build(self) -> Step:
+        """Compile: the long part."""
+        return Step(
+            "build",
+            f"compile with {self._jobs} jobs",
+            needs=("configure", "patch"),
+            commands=(self._setup(*self._options.recipe.build),),
+            volatile=self._volatile,
+        )
+
+    def wheel(self) -> Step:
+        """Pack the wheel."""
+        wheels = self._layout.wheels
+        return Step(
+            "wheel",
+            "pack the wheel",
+            needs=("build",),
+            commands=(self._setup(*self._options.recipe.wheel, str(wheels)),),
+            volatile=self._volatile,
+            outputs=(wheels,),
+            stale=(wheels,),
+        )
+
+    def install(self) -> Step:
+        """Install it, with exact versions of what it needs."""
+        options, needs = self._options, self._layout.files / "needs.txt"
+        wheel = ("--no-deps", "--no-index", "--force-reinstall", "--find-links", str(self._layout.wheels))
+        name = f"torch-{options.full_version}.dist-info"
+        installed = next(options.prefix.glob(f"lib*/python*/site-packages/{name}"), options.prefix / name)
+        return Step(
+            "install",
+            f"install torch {options.full_version} into {options.prefix}",
+            needs=("mpi", "wheel"),
+            commands=(
+                self._pip(options.python, "install", "--require-hashes", "--requirement", str(needs)),
+                self._pip(options.python, "install", *wheel, f"torch=={options.full_version}"),
+            ),
+            files={needs: self._locks["needs"]},
+            # Gone if another torch was installed over it.
+            outputs=(installed,),
+        )
+
+    def verify(self) -> Step:
+        """Prove it: right version, right MPI, right sums, equal gradients."""
+        options, target, script = self._options, self._target, self._layout.files / "proof.py"
+        proved = ("--torch", options.full_version, "--mpi-root", str(target.root))
+        environment = {
+            **target.environment,
+            "MPIEXEC_TIMEOUT": _SECONDS,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONSAFEPATH": "",
+            # Not the backend that was made for another PyTorch.
+            AUTOLOAD: "0",
+        }
+        return Step(
+            "verify",
+            f"prove it with {_RANKS} ranks",
+            needs=("mpi", "install"),
+            commands=(
+                Command(
+                    tuple(target.launch(_RANKS, [str(options.python), str(script), *proved])),
+                    environment,
+                    target.search,
+                    self._layout.root,
+                ),
+            ),
+            files={script: Path(proof.__file__).read_text(encoding="utf-8")},
+        )
+
+    @property
+    def _python(self) -> Path:
+        return self._layout.environment / "bin" / "python"
+
+    @property
+    def _jobs(self) -> int:
+        return self._options.choices.jobs or default_jobs(self._options.torch.job_gb)
+
+    @property
+    def _volatile(self) -> dict[str, str]:
+        """The number of jobs, and ccache if it is there: neither changes what comes out."""
+        ccache = shutil.which("ccache")
+        launchers = {f"CMAKE_{language}_COMPILER_LAUNCHER": ccache for language in ("C", "CXX")} if ccache else {}
+        return {"MAX_JOBS": str(self._jobs), **launchers}
+
+    def _tool_file(self) -> dict[Path, str]:
+        return {self._tool: (asset_folder("build") / "torch_tool.py").read_text(encoding="utf-8")}
+
+    def _make_environment(self, python: Path, folder: Path) -> Command:
+        return Command((str(python), str(self._tool), "environment", str(folder)))
+
+    def _pip(self, python: Path, *arguments: str) -> Command:
+        return Command((str(python), "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments))
+
+    def _setup(self, *arguments: str) -> Command:
+        """PyTorch's own script, told everything."""
+        options, target = self._options, self._target
+        environment = {
+            **options.recipe.environment,
+            **options.torch.environment,
+            "PYTORCH_BUILD_VERSION": options.full_version,
+            "CMAKE_PREFIX_PATH": str(self._layout.environment),
+            **target.environment,
+            **cmake_variables(options.flavour, target.root),
+            **options.choices.variables,
+        }
+        # The build's own programs before those of the MPI's environment, which has a Python, too.
+        first = str(self._layout.environment / "bin")
+        search = {**target.search, "PATH": (first, *target.search["PATH"])}
+        return Command((str(self._python), *arguments), environment, search, self._layout.source)
+
+
+def _clone(options: TorchOptions, tree: str) -> Iterator[Command]:
+    """Fetch the exact commit, without history, and its submodules. Each command can be run again where it ended."""
+    # A repository on this disk may name others on it as its submodules; one of the network may not.
+    local = ("-c", "protocol.file.allow=always") if Path(options.origin).exists() else ()
+    told = ("core.hooksPath=/dev/null", "core.autocrlf=false", "advice.detachedHead=false")
+    git = ("git", *(word for setting in told for word in ("-c", setting)), *local)
+    commit = options.torch.commit
+    yield Command(("mkdir", "-p", tree))
+    # A git that was killed has left its locks.
+    yield Command(("find", tree, "-path", "*/.git/*", "-name", "*.lock", "-delete"))
+    yield Command((*git, "init", "--quiet", tree))
+    # What the addresses of submodules can be relative to.
+    yield Command((*git, "-C", tree, "config", "remote.origin.url", options.origin))
+    yield Command((*git, "-C", tree, "fetch", "--depth=1", "--no-tags", "--progress", options.origin, commit))
+    yield Command((*git, "-C", tree, "checkout", "--force", "--quiet", "--detach", commit))
+    yield Command((*git, "-C", tree, "submodule", "sync", "--quiet", "--recursive"))
+    submodules = ("submodule", "update", "--init", "--recursive", "--force", "--depth=1", "--jobs=4", "--progress")
+    yield Command((*git, "-C", tree, *submodules))
