@@ -36,14 +36,6 @@ def test_torch_tests() -> None:
     assert TABLE.problems(run_cell("intel", 2, TABLE).verdicts, 2) == []
 
 
-def test_torch_tests_that_need_a_third_rank() -> None:
-    among = TABLE.all_absent.difference(TABLE.lifted_tests(fails_job=True))
-    names = [name for name in among if TABLE.absence(name, 2) and not TABLE.absence(name, 3)]
-    verdicts = Suite("openmpi", 3, TABLE.lifted_tests(fails_job=False)).run(sorted(names))
-    assert len(verdicts) > 10
-    assert {name: verdict for name, verdict in verdicts.items() if verdict.outcome != "passed"} == {}
-
-
 @pytest.fixture(scope="module")
 def cells(request: pytest.FixtureRequest) -> Iterator[list[Cell]]:
     """What ran. The table of it is shown in the end."""
