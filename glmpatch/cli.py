@@ -13,18 +13,21 @@ from typing import Any, NoReturn
 import click
 
 from glmpatch import __version__
+from glmpatch.credentials import without_credentials
 from glmpatch.errors import EnvironmentLacksError, ExitCode, GlmpatchError
 
 # The commands, each in the module of its name, and their one-line helps: a test holds them against the modules.
 COMMANDS = {
     "apply": "Clone upstream, or take a folder of it, and patch it.",
     "build-backend": "Give the installed PyTorch an MPI backend.",
+    "build-torch": "Build PyTorch from source against an MPI, install it and prove it.",
     "check": "See whether the patches still apply to upstream.",
     "demo": "Patch an embedded stand-in of upstream and train it on two ranks.",
     "diff": "Show what apply would change, as a unified diff.",
     "patches": "List the patches: what each does, why, and when it can go.",
     "revert": "Take back what apply did.",
     "status": "Show where each patch stands in a folder.",
+    "update-recipe": "Bring the recipe of build-torch up to date.",
     "update-pin": "Move the pinned commit to the newest one that the patches apply to.",
 }
 
@@ -77,7 +80,9 @@ def _run(arguments: list[str]) -> int:
     except BrokenPipeError:
         raise
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        click.echo(without_credentials(shown.getvalue()), nl=False, err=True)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         click.echo("\ninterrupted", err=True)
@@ -124,10 +129,10 @@ def _silence() -> None:
 
 def _show(error: GlmpatchError) -> None:
     click.secho("error: ", fg="red", bold=True, nl=False, err=True)
-    click.echo(error.message, err=True)
+    click.echo(without_credentials(error.message), err=True)
     if error.hint:
         click.secho("hint: ", fg="cyan", bold=True, nl=False, err=True)
-        click.echo(error.hint, err=True)
+        click.echo(without_credentials(error.hint), err=True)
 
 
 def _report_bug(arguments: list[str]) -> None:
@@ -138,8 +143,8 @@ def _report_bug(arguments: list[str]) -> None:
 
     facts: list[Any] = [
         f"glmpatch {__version__}, Python {platform.python_version()}, {platform.platform()}",
-        shlex.join(["glmpatch", *arguments]),
-        traceback.format_exc(),
+        shlex.join(["glmpatch", *map(without_credentials, arguments)]),
+        without_credentials(traceback.format_exc()),
     ]
     text = "\n\n".join(facts)
     try:

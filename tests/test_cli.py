@@ -46,7 +46,7 @@ def upstream(tmp_path: Path) -> Path:
 
 
 def test_the_table_of_commands_is_that_of_the_modules() -> None:
-    modules = {module.name for module in pkgutil.iter_modules(commands.__path__)} - {"options", "check_options"}
+    modules = {module.name for module in pkgutil.iter_modules(commands.__path__)} - {"options", "check_options", "build_torch_output"}
     assert modules == {name.replace("-", "_") for name in cli.COMMANDS}
     for name, text in cli.COMMANDS.items():
         command = importlib.import_module(f"glmpatch.commands.{name.replace('-', '_')}").command
@@ -126,6 +126,23 @@ def test_a_bug_leaves_a_file(
     assert f"glmpatch {__version__}, Python " in text
 
 
+def test_a_password_in_a_url_is_neither_shown_nor_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = "https://user:t0ken@example.org/x"
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for error in (ZeroDivisionError(f"here: {url}"), UsageError(f"no {url}"), click.UsageError(f"no {url}")):
+        monkeypatch.setattr(cli.cli, "main", raising(error))
+        cli.run(["check", "--upstream", url, f"--upstream={url}"])
+    (file,) = tmp_path.iterdir()
+    text, shown = file.read_text(), capsys.readouterr().err
+    assert "t0ken" not in text + shown
+    assert "--upstream https://example.org/x --upstream=https://example.org/x" in text
+    assert "ZeroDivisionError: here: https://example.org/x" in text
+    assert shown.count("no https://example.org/x") == 2
+    assert file.stat().st_mode & 0o077 == 0
+
+
 def test_a_bug_where_no_file_can_be_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -164,6 +181,22 @@ def test_a_terminal_has_colours_unless_they_are_unwanted(upstream: Path, no_colo
     assert process.wait() == ExitCode.DONE
     assert b"to apply" in output
     assert (b"\x1b[33m" in output) is not no_color
+
+
+@pytest.mark.parametrize("arguments", ["apply {}/new", "check"])
+def test_a_terminal_shows_no_password(tmp_path: Path, arguments: str) -> None:
+    ours, theirs = pty.openpty()
+    command = [*arguments.format(tmp_path).split(), "--upstream", "https://user:t0ken@127.0.0.1:9/x"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "TERM": "xterm", "XDG_CACHE_HOME": str(tmp_path)}
+    process = subprocess.Popen([sys.executable, "-c", ENTRY, *command], env=environment, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    output = b""
+    while chunk := _read(ours):
+        output += chunk
+    os.close(ours)
+    assert process.wait() == ExitCode.ENVIRONMENT
+    assert b"ing https://127.0.0.1:9/x" in output
+    assert b"t0ken" not in output
 
 
 def _read(terminal: int) -> bytes:
