@@ -51,18 +51,19 @@ def find_failure(lines: Sequence[str]) -> Failure | None:
 
 
 def describe_failure(
-    what: str, returncode: int, lines: Sequence[str], tail: Sequence[str] | None = None
+    what: str, returncode: int | None, lines: Sequence[str], tail: Sequence[str] | None = None
 ) -> tuple[str, str]:
     """The message and the beginning of the hint for a program that failed.
 
     Args:
         what: The subject of the message: "the step 'build'".
-        returncode: Its exit code, negative for a signal.
+        returncode: Its exit code, negative for a signal; None if it is no program.
         lines: All that it printed.
         tail: What of it to show the end of; None for all.
     """
     shown = "\n".join(line[:_WIDEST] for line in (lines if tail is None else tail)[-_TAIL_LINES:])
-    message = f"{what} failed with exit code {returncode}:\n{indent(shown, '    ')}"
+    with_code = "" if returncode is None else f" with exit code {returncode}"
+    message = f"{what} failed{with_code}:\n{indent(shown, '    ')}"
     failure = find_failure(lines)
     if failure is None:
         return message, ""

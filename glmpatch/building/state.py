@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -68,18 +68,32 @@ class BuildFolder:
             UsageError: The folder holds something else.
             EnvironmentLacksError: Another build is at work in it, or it cannot be written to.
         """
-        try:
-            self.require_ours()
-            for folder in (self._state, self._logs):
-                folder.mkdir(parents=True, exist_ok=True)
-            with locked(self._state / "lock", self._busy):
-                self._end_orphans()
+        with ExitStack() as held:
+            try:
+                self.require_ours()
+                for folder in (self._state, self._logs):
+                    folder.mkdir(parents=True, exist_ok=True)
+                held.enter_context(locked(self._state / "lock", self._busy))
+            except OSError as error:
+                raise EnvironmentLacksError(
+                    f"{error.filename or self.path}: {error.strerror}",
+                    hint="name another folder with --work-dir",
+                ) from error
+            self._end_orphans()
+            try:
                 yield
-        except OSError as error:
-            raise EnvironmentLacksError(
-                f"{error.filename or self.path}: {error.strerror}",
-                hint="name another folder with --work-dir",
-            ) from error
+            finally:
+                # Compilers are in groups of their own, and outlive a ninja that has no time to end them.
+                self._end_orphans()
+
+    def require_idle(self) -> None:
+        """See that no build is at work in it. One can still begin behind this: only `hold` keeps it out.
+
+        Raises:
+            EnvironmentLacksError: One is.
+        """
+        with suppress(OSError), locked(self._state / "lock", self._busy, shared=True):
+            pass
 
     def require_ours(self) -> None:
         """See that it is a folder of a build, or empty, or not there.

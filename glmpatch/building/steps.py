@@ -17,7 +17,7 @@ from typing import IO, Any, TypeAlias
 
 from glmpatch.building.failures import describe_failure
 from glmpatch.building.state import BuildFolder, Record
-from glmpatch.errors import BuildFailedError
+from glmpatch.errors import BuildFailedError, GlmpatchError
 from glmpatch.process import CommandFailedError, stream
 
 # What ninja prints before each of its commands.
@@ -147,7 +147,7 @@ def run_steps(steps: Iterable[Step], folder: BuildFolder, on_event: OnEvent, *, 
         until: The last step to run; None for all.
 
     Raises:
-        BuildFailedError: A step failed. Its log is named.
+        BuildFailedError: A step failed. Its log is named. Or the disk is full.
     """
     digests: dict[str, str] = {}
     for step in steps:
@@ -156,8 +156,12 @@ def run_steps(steps: Iterable[Step], folder: BuildFolder, on_event: OnEvent, *, 
             on_event(StepSkipped(step.id, step.title))
         else:
             # It may undo what they did, and still end with the inputs that they were done with.
-            folder.reopen_behind(step.id)
-            _run(step, digest, folder, on_event)
+            try:
+                folder.reopen_behind(step.id)
+                _run(step, digest, folder, on_event)
+            except OSError as error:
+                message, hint = describe_failure(f"the step {step.id!r}", None, [str(error)])
+                raise BuildFailedError(message, hint=hint.rstrip("; ")) from error
         if step.id == until:
             return
 
@@ -183,12 +187,20 @@ def _run(step: Step, digest: str, folder: BuildFolder, on_event: OnEvent) -> Non
         path.write_text(text, encoding="utf-8")
     with folder.log(step.id).open("w", encoding="utf-8", errors="backslashreplace", buffering=1) as log:
         if step.action:
-            step.action()
+            _act(step.action, log)
         for command in (*step.commands, *step.checks):
             _run_command(command, step, folder, log, on_event)
     seconds = time.monotonic() - begin
     folder.write(step.id, Record(digest, done=True, seconds=round(seconds, 1), needs=step.needs))
     on_event(StepEnded(step.id, seconds))
+
+
+def _act(action: Callable[[], None], log: IO[str]) -> None:
+    try:
+        action()
+    except GlmpatchError as error:
+        log.write(f"{error.message}\n")
+        raise
 
 
 def _run_command(command: Command, step: Step, folder: BuildFolder, log: IO[str], on_event: OnEvent) -> None:

@@ -125,9 +125,14 @@ class Flavour:
         """Options of `mpirun`, besides the number of ranks."""
         return ()
 
-    def search(self, root: Path | None = None) -> Search:
-        """Find an installation: in `root` and nowhere else if it is given, else the first of `roots()` that will do."""
-        roots = [root] if root else list(dict.fromkeys(self.roots()))
+    def search(self, root: Path | None = None, *, but: Path | None = None) -> Search:
+        """Find an installation: in `root` and nowhere else if it is given, else the first of `roots()` that will do.
+
+        Args:
+            root: The only place to look.
+            but: A place not to look.
+        """
+        roots = [root] if root else [folder for folder in dict.fromkeys(self.roots()) if folder != but]
         passed_over: list[str] = []
         for folder in roots:
             if not root and not self._has_programs(folder):

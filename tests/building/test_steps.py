@@ -258,7 +258,7 @@ def test_a_failure_that_is_known_is_explained(folder: BuildFolder) -> None:
     with pytest.raises(BuildFailedError) as caught:
         run(folder, Step("one", "", commands=(shell("echo 'x.cpp: No space left on device'; seq 100; exit 2"),)))
     assert caught.value.message.endswith("    100\nwhat is likely wrong: the disk is full.")
-    assert caught.value.hint.startswith("free some space, or name a folder on another disk with --work-dir; all that")
+    assert caught.value.hint.startswith("free some space, or work on another disk")
 
 
 def test_the_progress_of_ninja(folder: BuildFolder) -> None:
@@ -284,14 +284,14 @@ def test_what_the_programs_of_a_step_see(folder: BuildFolder, tmp_path: Path, mo
     assert seen == f"[] yes b /x:/y:{os.environ['PATH']} /z 3 {tmp_path}"
 
 
-def test_what_the_machine_lacks_is_no_failure_of_the_step(folder: BuildFolder, tmp_path: Path) -> None:
+def test_what_the_machine_lacks(folder: BuildFolder, tmp_path: Path) -> None:
     with pytest.raises(EnvironmentLacksError, match="no-such-program is not installed"):
         run(folder, Step("one", "", commands=(Command(("no-such-program",)),)))
-    with pytest.raises(EnvironmentLacksError, match="No space left on device"):
+    with pytest.raises(BuildFailedError, match="No space left on device\nwhat is likely wrong: the disk is full"):
         run(folder, Step("one", "", files={Path("/dev/full"): "text"}))
     (tmp_path / "program").write_bytes(b"\x7fELF of another machine")
     (tmp_path / "program").chmod(0o755)
-    with pytest.raises(EnvironmentLacksError, match="program: Exec format error"):
+    with pytest.raises(BuildFailedError, match="Exec format error: .*program"):
         run(folder, Step("one", "", commands=(Command((str(tmp_path / "program"),)),)))
 
 

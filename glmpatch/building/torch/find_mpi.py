@@ -60,10 +60,8 @@ def search_mpi(options: TorchOptions) -> Search:
     in_prefix = flavour.search(options.prefix)
     if in_prefix.installation or _is_package(options):
         return in_prefix
-    found = flavour.search()
     # glmpatch's own environment may be gone when the PyTorch in another one is used.
-    mine = found.installation and found.installation.root == Path(sys.prefix) != options.prefix
-    return Search(None, found.passed_over) if mine else found
+    return flavour.search(but=Path(sys.prefix))
 
 
 def _is_package(options: TorchOptions) -> bool:

@@ -15,6 +15,7 @@ from glmpatch.errors import UsageError
 from glmpatch.git_commands import safe_url
 from glmpatch.mpi import FlavourId
 from glmpatch.patching.tree import write_own_file
+from glmpatch.process import stream
 
 _FILE = "options.json"
 _PATHS = ("work_dir", "prefix", "mpi_root", "source", "recipe")
@@ -119,6 +120,12 @@ class TorchOptions:
     def keep(self) -> None:
         """Write the choices beside the build."""
         write_own_file(self.folder / _FILE, msgspec.json.encode(self.choices, enc_hook=str))
+
+
+def python_version(options: TorchOptions) -> str:
+    """The version of the Python that PyTorch is built for: that of the prefix, or ours if that is still to be made."""
+    python = options.python if options.python.exists() else options.base_python
+    return "\n".join(stream([str(python), "--version"]))
 
 
 def builds_folder() -> Path:

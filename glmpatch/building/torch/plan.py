@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from glmpatch.assets import asset_folder
@@ -14,54 +12,18 @@ from glmpatch.building import proof
 from glmpatch.building.packages import cmake_variables, mpi_packages
 from glmpatch.building.steps import Command, Step
 from glmpatch.building.toolchain import AUTOLOAD, build_variables, find_compiler
-from glmpatch.building.torch.find_mpi import TargetMpi, find_mpi
+from glmpatch.building.torch.find_mpi import find_mpi
 from glmpatch.building.torch.jobs import default_jobs
-from glmpatch.building.torch.options import TorchOptions
+from glmpatch.building.torch.layout import Layout
+from glmpatch.building.torch.options import TorchOptions, python_version
 from glmpatch.building.torch.patching import patch_inputs, patch_source
 from glmpatch.building.torch.recipe import KINDS, locked_requirements
-from glmpatch.building.torch.source import source_inputs
+from glmpatch.building.torch.source import source_commands, source_inputs
 
 # All steps; `torch_steps` makes those behind the first.
 STEPS = ("preflight", "mpi", "dependencies", "source", "patch", "configure", "build", "wheel", "install", "verify")
 _RANKS = 2
 _SECONDS = "600"
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Where things are in the folder of a build."""
-
-    root: Path
-
-    @property
-    def environment(self) -> Path:
-        """The environment with what PyTorch is built with."""
-        return self.root / "env"
-
-    @property
-    def source(self) -> Path:
-        """The source tree."""
-        return self.root / "source"
-
-    @property
-    def originals(self) -> Path:
-        """The files of the source tree that are patched, as they were."""
-        return self.root / "originals"
-
-    @property
-    def files(self) -> Path:
-        """What the steps run and read."""
-        return self.root / "files"
-
-    @property
-    def wheels(self) -> Path:
-        """The folder of the wheel."""
-        return self.root / "dist"
-
-    @property
-    def all(self) -> tuple[Path, ...]:
-        """Everything that the steps make here."""
-        return self.environment, self.source, self.originals, self.files, self.wheels
 
 
 def torch_steps(options: TorchOptions) -> Iterator[Step]:
@@ -77,6 +39,9 @@ def torch_steps(options: TorchOptions) -> Iterator[Step]:
     """
     plan = _Plan(options)
     yield plan.mpi()
+    if plan.target.installation is None:
+        # It is installed now.
+        plan = _Plan(options)
     yield plan.dependencies()
     yield plan.source()
     yield plan.patch()
@@ -89,20 +54,16 @@ def torch_steps(options: TorchOptions) -> Iterator[Step]:
 
 class _Plan:
     def __init__(self, options: TorchOptions) -> None:
+        self.target = find_mpi(options)
         self._options = options
         self._layout = Layout(options.folder)
         self._tool = self._layout.files / "torch_tool.py"
         # All now: a list that is not there is told before anything is done.
         self._locks = {kind: locked_requirements(options.recipe_file, options.version, kind) for kind in KINDS}
 
-    @cached_property
-    def _target(self) -> TargetMpi:
-        """The MPI, as the steps behind the first find it."""
-        return find_mpi(self._options)
-
     def mpi(self) -> Step:
         """Put the MPI into the prefix, unless there is one elsewhere."""
-        target = find_mpi(self._options)
+        target = self.target
         packages = mpi_packages(self._options.flavour)
         prefix = self._make_environment(self._options.base_python, self._options.prefix)
         if target.installation and target.elsewhere:
@@ -133,6 +94,7 @@ class _Plan:
                 self._pip(self._python, "install", "--require-hashes", "--requirement", str(requirements)),
             ),
             files={requirements: self._locks["requires"]},
+            inputs={"python": python_version(self._options)},
             tools=self._tool_file(),
             outputs=(self._python,),
             stale=(self._layout.environment,),
@@ -145,31 +107,13 @@ class _Plan:
         return Step(
             "source",
             f"get the source from {options.source or options.origin}",
-            commands=tuple(self._source_commands()),
+            commands=tuple(source_commands(options, tree, self._tool)),
             checks=(Command((str(options.python), str(self._tool), "source", str(tree), options.version, *commit)),),
             tools=self._tool_file(),
             inputs=source_inputs(options),
             outputs=(tree / "setup.py",),
             stale=(tree, self._layout.originals),
         )
-
-    def _source_commands(self) -> Iterator[Command]:
-        options, tree = self._options, str(self._layout.source)
-        if options.source is None:
-            yield from _clone(options, tree)
-            return
-        yield Command(("mkdir", "-p", tree))
-        if options.source.is_dir():
-            # Not the tree itself: it stays as it is.
-            yield Command(("cp", "-a", f"{options.source}/.", tree))
-            # What was built there is of other paths.
-            yield Command(("rm", "-rf", f"{tree}/build", f"{tree}/dist"))
-            return
-        if options.choices.sha256:
-            yield Command(
-                (str(options.python), str(self._tool), "checksum", str(options.source), options.choices.sha256)
-            )
-        yield Command(("tar", "-xf", str(options.source), "-C", tree, "--strip-components=1", "--no-same-owner"))
 
     def patch(self) -> Step:
         """Teach PyTorch's MPI backend bf16, fp16 and bool."""
@@ -184,7 +128,7 @@ class _Plan:
 
     def configure(self) -> Step:
         """Configure, and see that the MPI that was asked for was found."""
-        build, root = self._layout.source / "build", self._target.root
+        build, root = self._layout.source / "build", self.target.root
         compiler = find_compiler()
         return Step(
             "configure",
@@ -221,7 +165,7 @@ class _Plan:
             needs=("build",),
             commands=(self._setup(*self._options.recipe.wheel, str(wheels)),),
             volatile=self._volatile,
-            outputs=(wheels,),
+            outputs=(next(wheels.glob("*.whl"), wheels / "torch.whl"),),
             stale=(wheels,),
         )
 
@@ -246,7 +190,7 @@ class _Plan:
 
     def verify(self) -> Step:
         """Prove it: right version, right MPI, right sums, equal gradients."""
-        options, target, script = self._options, self._target, self._layout.files / "proof.py"
+        options, target, script = self._options, self.target, self._layout.files / "proof.py"
         proved = ("--torch", options.full_version, "--mpi-root", str(target.root))
         environment = {
             **target.environment,
@@ -297,7 +241,7 @@ class _Plan:
 
     def _setup(self, *arguments: str) -> Command:
         """PyTorch's own script, told everything."""
-        options, target = self._options, self._target
+        options, target = self._options, self.target
         environment = {
             **options.recipe.environment,
             **options.torch.environment,
@@ -311,23 +255,3 @@ class _Plan:
         first = str(self._layout.environment / "bin")
         search = {**target.search, "PATH": (first, *target.search["PATH"])}
         return Command((str(self._python), *arguments), environment, search, self._layout.source)
-
-
-def _clone(options: TorchOptions, tree: str) -> Iterator[Command]:
-    """Fetch the exact commit, without history, and its submodules. Each command can be run again where it ended."""
-    # A repository on this disk may name others on it as its submodules; one of the network may not.
-    local = ("-c", "protocol.file.allow=always") if Path(options.origin).exists() else ()
-    told = ("core.hooksPath=/dev/null", "core.autocrlf=false", "advice.detachedHead=false")
-    git = ("git", *(word for setting in told for word in ("-c", setting)), *local)
-    commit = options.torch.commit
-    yield Command(("mkdir", "-p", tree))
-    # A git that was killed has left its locks.
-    yield Command(("find", tree, "-path", "*/.git/*", "-name", "*.lock", "-delete"))
-    yield Command((*git, "init", "--quiet", tree))
-    # What the addresses of submodules can be relative to.
-    yield Command((*git, "-C", tree, "config", "remote.origin.url", options.origin))
-    yield Command((*git, "-C", tree, "fetch", "--depth=1", "--no-tags", "--progress", options.origin, commit))
-    yield Command((*git, "-C", tree, "checkout", "--force", "--quiet", "--detach", commit))
-    yield Command((*git, "-C", tree, "submodule", "sync", "--quiet", "--recursive"))
-    submodules = ("submodule", "update", "--init", "--recursive", "--force", "--depth=1", "--jobs=4", "--progress")
-    yield Command((*git, "-C", tree, *submodules))

@@ -32,7 +32,7 @@ from glmpatch.process import stream
 _GB = 1_000_000_000
 _SECONDS = 1.0
 _GCC = ("__GNUC__", "__GNUC_MINOR__", "__GNUC_PATCHLEVEL__")
-_TARBALLS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tar.zst")
+_TARBALLS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2")
 _ASK_PYTHON = """\
 import importlib.util, json, os, sys, sysconfig
 header = os.path.join(sysconfig.get_path("include"), "Python.h")

@@ -11,8 +11,9 @@ from pathlib import Path
 from glmpatch.building.problem import require_none
 from glmpatch.building.state import BuildFolder
 from glmpatch.building.steps import OnEvent, Step, StepEnded, StepStarted, is_done, remove, run_steps
+from glmpatch.building.torch.layout import Layout
 from glmpatch.building.torch.options import TorchOptions
-from glmpatch.building.torch.plan import STEPS, Layout, torch_steps
+from glmpatch.building.torch.plan import STEPS, torch_steps
 from glmpatch.building.torch.preflight import problems_of_torch
 
 _PREFLIGHT = STEPS[0]
@@ -62,6 +63,7 @@ def build_torch(options: TorchOptions, on_event: OnEvent, *, until: str | None =
     """
     folder = BuildFolder(options.folder)
     folder.require_ours()
+    folder.require_idle()
     begin = time.monotonic()
     on_event(StepStarted(_PREFLIGHT, "look for everything that the build needs"))
     require_none(list(problems_of_torch(options)), f"torch {options.version}")

@@ -14,9 +14,10 @@ from glmpatch import __version__
 from glmpatch.assets import asset_folder
 from glmpatch.building.state import MISLEADING
 from glmpatch.building.steps import Command, Step
+from glmpatch.building.torch.layout import Layout
 from glmpatch.building.torch.options import TorchOptions
 from glmpatch.building.torch.patching import patch_as_diff
-from glmpatch.building.torch.plan import Layout, torch_steps
+from glmpatch.building.torch.plan import torch_steps
 
 _TEMPLATE = "build_torch.sh.j2"
 
@@ -60,7 +61,6 @@ def render_script(options: TorchOptions) -> str:
         torch=options.full_version,
         variables={name: shlex.quote(str(path)) for name, path in words.places.items()},
         python=shlex.quote(str(options.base_python)),
-        jobs=next(step.volatile["MAX_JOBS"] for step in steps if "MAX_JOBS" in step.volatile),
         disk_gb=options.torch.disk_gb,
         job_gb=options.torch.job_gb,
         misleading=" | ".join(MISLEADING),

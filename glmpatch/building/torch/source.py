@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from glmpatch.building.steps import Command
 from glmpatch.building.torch.options import TorchOptions
 from glmpatch.errors import EnvironmentLacksError, UsageError
 from glmpatch.git_commands import RAW, GitFailedError, hardened_git, run_long
@@ -20,6 +21,49 @@ from glmpatch.git_commands import RAW, GitFailedError, hardened_git, run_long
 _PASSED_OVER = {".git", "__pycache__"}
 _BUILT = {"build", "dist"}
 _BLOCK = 1 << 20
+
+
+def source_commands(options: TorchOptions, tree: Path, tool: Path) -> Iterator[Command]:
+    """The commands that get the source.
+
+    Args:
+        options: What is to be built.
+        tree: Where it goes.
+        tool: The file `torch_tool.py`.
+    """
+    if options.source is None:
+        yield from _clone(options, str(tree))
+        return
+    yield Command(("mkdir", "-p", str(tree)))
+    if options.source.is_dir():
+        # Not the tree itself: it stays as it is.
+        yield Command(("cp", "-a", f"{options.source}/.", str(tree)))
+        # What was built there is of other paths.
+        yield Command(("rm", "-rf", f"{tree}/build", f"{tree}/dist"))
+        return
+    if options.choices.sha256:
+        yield Command((str(options.python), str(tool), "checksum", str(options.source), options.choices.sha256))
+    yield Command(("tar", "-xf", str(options.source), "-C", str(tree), "--strip-components=1", "--no-same-owner"))
+
+
+def _clone(options: TorchOptions, tree: str) -> Iterator[Command]:
+    """Fetch the exact commit, without history, and its submodules. Each command can be run again where it ended."""
+    # A repository on this disk may name others on it as its submodules; one of the network may not.
+    local = ("-c", "protocol.file.allow=always") if Path(options.origin).exists() else ()
+    told = ("core.hooksPath=/dev/null", "core.autocrlf=false", "advice.detachedHead=false")
+    git = ("git", *(word for setting in told for word in ("-c", setting)), *local)
+    commit = options.torch.commit
+    yield Command(("mkdir", "-p", tree))
+    # A git that was killed has left its locks.
+    yield Command(("find", tree, "-path", "*/.git/*", "-name", "*.lock", "-delete"))
+    yield Command((*git, "init", "--quiet", tree))
+    # What the addresses of submodules can be relative to.
+    yield Command((*git, "-C", tree, "config", "remote.origin.url", options.origin))
+    yield Command((*git, "-C", tree, "fetch", "--depth=1", "--no-tags", "--progress", options.origin, commit))
+    yield Command((*git, "-C", tree, "checkout", "--force", "--quiet", "--detach", commit))
+    yield Command((*git, "-C", tree, "submodule", "sync", "--quiet", "--recursive"))
+    submodules = ("submodule", "update", "--init", "--recursive", "--force", "--depth=1", "--jobs=4", "--progress")
+    yield Command((*git, "-C", tree, *submodules))
 
 
 def source_inputs(options: TorchOptions) -> dict[str, Any]:
