@@ -46,7 +46,11 @@ def upstream(tmp_path: Path) -> Path:
 
 
 def test_the_table_of_commands_is_that_of_the_modules() -> None:
-    modules = {module.name for module in pkgutil.iter_modules(commands.__path__)} - {"options", "check_options", "build_torch_output"}
+    modules = {module.name for module in pkgutil.iter_modules(commands.__path__)} - {
+        "options",
+        "check_options",
+        "build_torch_output",
+    }
     assert modules == {name.replace("-", "_") for name in cli.COMMANDS}
     for name, text in cli.COMMANDS.items():
         command = importlib.import_module(f"glmpatch.commands.{name.replace('-', '_')}").command

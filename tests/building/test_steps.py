@@ -291,7 +291,7 @@ def test_what_the_machine_lacks(folder: BuildFolder, tmp_path: Path) -> None:
         run(folder, Step("one", "", files={Path("/dev/full"): "text"}))
     (tmp_path / "program").write_bytes(b"\x7fELF of another machine")
     (tmp_path / "program").chmod(0o755)
-    with pytest.raises(BuildFailedError, match="Exec format error: .*program"):
+    with pytest.raises(BuildFailedError, match=r"Exec format error: .*program"):
         run(folder, Step("one", "", commands=(Command((str(tmp_path / "program"),)),)))
 
 
