@@ -13,6 +13,7 @@ from glmpatch.assets import asset_folder
 
 _TAIL_LINES = 25
 _WIDEST = 300
+_COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 class Failure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,7 +44,8 @@ def known_failures() -> tuple[Failure, ...]:
 
 def find_failure(lines: Sequence[str]) -> Failure | None:
     """The first of the table that is seen in what was printed."""
-    text = "\n".join(lines)
+    # Compilers are told to colour their errors.
+    text = _COLOURS.sub("", "\n".join(lines))
     for failure in known_failures():
         if any(re.search(pattern, text, re.MULTILINE) for pattern in failure.patterns):
             return failure

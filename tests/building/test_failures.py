@@ -131,3 +131,11 @@ def test_the_message() -> None:
     ]
     assert hint.startswith("install them (Debian: apt-get install python3-dev)")
     assert hint.endswith("; ")
+
+
+def test_colours_hide_nothing() -> None:
+    failure = find_failure(
+        ["a.cpp:1:1: \x1b[01;31m\x1b[Kerror: \x1b[m\x1b[K'\x1b[01muint8_t\x1b[m' does not name a type"]
+    )
+    assert failure
+    assert failure.id == "compiler-too-new"
