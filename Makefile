@@ -33,7 +33,7 @@ conformance: $(MPIS)
 	$(WITH_MPIS) $(BIN)/pytest -m conformance tests/conformance
 
 # PyTorch 2.6.0 itself, as Debian packages its source: configured with Intel MPI, its patched MPI backend compiled. Needs
-# root, debootstrap, 10 GB and half an hour the first time.
+# root, debootstrap, 20 GB of disk, and some ten minutes the first time.
 test-torch-source: $(STAMP)
 	$(BIN)/pytest -m torch_source tests/torch_source
 

@@ -9,9 +9,10 @@ import re
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
@@ -22,8 +23,11 @@ from glmpatch.process import CommandFailedError, stream
 
 # What ninja prints before each of its commands.
 _NINJA = re.compile(r"\[(\d+)/(\d+)\]")
-# What it prints last if one of them failed. What the tool that runs ninja says behind that is not the cause.
-_NINJA_STOPPED = "ninja: build stopped"
+# What it prints before a command that failed; the command and all that it has printed follow.
+_NINJA_FAILED = "FAILED: "
+_NINJA_SPEAKS = re.compile(rf"{_NINJA.pattern}|{_NINJA_FAILED}|ninja: ")
+_ERROR = re.compile(r"error: |undefined reference|Error ")
+_CAUSE_LINES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,7 @@ class Step:
         volatile: Variables for the commands that do not: the number of jobs, a cache.
         outputs: What must be there for the step to count as done.
         stale: What is left from a run with other inputs, and must go before it is run again.
+        unfinished: What is left from a run that did not come to its end, and must go as well.
     """
 
     id: str
@@ -81,6 +86,7 @@ class Step:
     volatile: Mapping[str, str] = field(default_factory=dict)
     outputs: tuple[Path, ...] = ()
     stale: tuple[Path, ...] = ()
+    unfinished: tuple[Path, ...] = ()
 
     def digest(self, digests: Mapping[str, str]) -> str:
         """A hash of all that decides what comes out.
@@ -182,6 +188,8 @@ def _run(step: Step, digest: str, folder: BuildFolder, on_event: OnEvent) -> Non
         for path in step.stale:
             remove(path)
     folder.write(step.id, Record(digest, done=False, needs=step.needs))
+    for path in step.unfinished:
+        remove(path)
     for path, text in {**step.files, **step.tools}.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
@@ -217,9 +225,22 @@ def _run_command(command: Command, step: Step, folder: BuildFolder, log: IO[str]
                     on_event(Progress(step.id, int(count[1]), int(count[2])))
     except CommandFailedError as error:
         log.write(f"exit code {error.returncode}\n")
-        end = next((number for number, line in enumerate(said, 1) if line.startswith(_NINJA_STOPPED)), None)
-        message, hint = describe_failure(f"the step {step.id!r}", error.returncode, said, said[:end])
+        message, hint = describe_failure(f"the step {step.id!r}", error.returncode, said, _cause(said))
         raise BuildFailedError(message, hint=f"{hint}all that was printed is in {folder.log(step.id)}") from error
+
+
+def _cause(said: Sequence[str]) -> Sequence[str]:
+    """The part that tells why a program failed.
+
+    With ninja it is what its first command that failed printed, from the first error on: the commands beside it go on
+    printing, and so does the tool that runs ninja.
+    """
+    failed = next((number for number, line in enumerate(said) if line.startswith(_NINJA_FAILED)), None)
+    if failed is None:
+        return said
+    printed = list(takewhile(lambda line: not _NINJA_SPEAKS.match(line), said[failed + 1 :]))
+    first = next((number for number, line in enumerate(printed) if _ERROR.search(line)), None)
+    return [said[failed], *(printed[1:] if first is None else printed[first : first + _CAUSE_LINES])]
 
 
 def remove(path: Path) -> None:

@@ -261,6 +261,34 @@ def test_a_failure_that_is_known_is_explained(folder: BuildFolder) -> None:
     assert caught.value.hint.startswith("free some space, or work on another disk")
 
 
+def test_of_what_ninja_prints_the_cause_is_shown(folder: BuildFolder) -> None:
+    code = r"""printf '%s\n' '[1/9] CXX a.o' 'a.cpp:1: warning: x' 'FAILED: b.o ' 'c++ -Wno-error=x b.cpp'
+        printf '%s\n' 'b.cpp:2: warning: y'; printf '%s\n' 'b.cpp:3:1: error: no such thing' '    3 | x' '[2/9] CXX c.o'; seq 100
+        printf '%s\n' 'ninja: build stopped: subcommand failed.' 'Traceback'; exit 1"""
+    with pytest.raises(BuildFailedError) as caught:
+        run(folder, Step("one", "", commands=(shell(code),)))
+    assert caught.value.message.splitlines()[1:] == [
+        "    FAILED: b.o ",
+        "    b.cpp:3:1: error: no such thing",
+        "        3 | x",
+    ]
+
+
+def test_what_a_run_leaves_that_did_not_come_to_its_end(folder: BuildFolder, tmp_path: Path) -> None:
+    cache, left = tmp_path / "cache", tmp_path / "left"
+    code = f"[ ! -e {cache} ] && touch {cache} {left} && [ -e {tmp_path / 'mended'} ]"
+    step = Step("one", "", commands=(shell(code),), unfinished=(cache,), stale=(left,))
+    for _ in range(2):
+        with pytest.raises(BuildFailedError):
+            run(folder, step)
+        assert cache.exists()
+    (tmp_path / "mended").touch()
+    run(folder, step)
+    cache.write_text("kept")
+    run(folder, step)
+    assert cache.read_text() == "kept"
+
+
 def test_the_progress_of_ninja(folder: BuildFolder) -> None:
     events: list[BuildEvent] = []
     code = r"printf '[1/12] CXX a.o\nnote: [2/12]\n[12/12] LINK\n[x/y]\n'"

@@ -144,6 +144,8 @@ class _Plan:
             volatile=self._volatile,
             outputs=(build / "CMakeCache.txt",),
             stale=(build,),
+            # Where there is one, PyTorch's script does not ask CMake again.
+            unfinished=(build / "CMakeCache.txt",),
         )
 
     def build(self) -> Step:
