@@ -1,9 +1,9 @@
 """What the steps of a build of PyTorch do with Python alone. Runs by itself, with any Python: it imports nothing.
 
-torch_tool.py environment FOLDER                make a virtual environment, if the folder is none
+torch_tool.py environment FOLDER                make a virtual environment, if the folder is none and holds nothing
 torch_tool.py checksum FILE SHA256              see that a file is the right one
 torch_tool.py source FOLDER VERSION [COMMIT]    see that a source tree is whole, and of that version
-torch_tool.py configured FOLDER ROOT            see that CMake found the MPI in ROOT, and no other
+torch_tool.py configured FOLDER ROOT [LIBRARY]  see that CMake found the MPI in ROOT, and no other
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _BLOCK = 1 << 20
+# How the names of our own files in an environment begin: that of the lock, and that of one that is being made.
+_OURS = ".glmpatch-"
 _OFF = {"", "0", "FALSE", "IGNORE", "N", "NO", "NOTFOUND", "OFF"}
 
 
@@ -28,12 +30,16 @@ class _Wrong(Exception):
 def make_environment(folder: Path) -> None:
     """Make a virtual environment. What is an environment already, of whatever kind, stays as it is."""
     # Its Python is there long before its pip: one that was killed between them is made again.
-    unfinished = folder / "unfinished"
-    if unfinished.exists() or not os.access(folder / "bin" / "python", os.X_OK):
+    unfinished = folder / f"{_OURS}unfinished"
+    if not unfinished.exists():
+        if os.access(folder / "bin" / "python", os.X_OK):
+            return
         folder.mkdir(parents=True, exist_ok=True)
+        if any(not entry.name.startswith(_OURS) for entry in folder.iterdir()):
+            raise _Wrong(f"{folder} is no environment, and not empty")
         unfinished.touch()
-        venv.EnvBuilder(with_pip=True, symlinks=True).create(folder)
-        unfinished.unlink()
+    venv.EnvBuilder(with_pip=True, symlinks=True).create(folder)
+    unfinished.unlink()
 
 
 def check_checksum(path: Path, expected: str) -> None:
@@ -75,8 +81,8 @@ def _empty_submodules(folder: Path, *, inner: bool = False) -> Iterator[Path]:
             yield module
 
 
-def check_configured(folder: Path, root: Path) -> None:
-    """See that the build is one with MPI, and that each library of MPI that it links is in `root`.
+def check_configured(folder: Path, root: Path, expected: Path | None = None) -> None:
+    """See that the build is one with MPI, that each library of MPI that it links is in `root`, and one the expected.
 
     CMake names them by what the compiler wrapper links: MPI_mpi_LIBRARY, and MPI_rt_LIBRARY for what is no MPI's own.
     """
@@ -90,6 +96,9 @@ def check_configured(folder: Path, root: Path) -> None:
     for library in map(Path, found):
         if root.resolve() not in library.resolve().parents:
             raise _Wrong(f"CMake found another MPI: {library} is not in {root}")
+    # A folder like /usr can hold several.
+    if expected is not None and expected.resolve() not in {Path(library).resolve() for library in found}:
+        raise _Wrong(f"CMake found another MPI: {' and '.join(found)}, not {expected}")
     sys.stdout.write(f"MPI: {' '.join(found)}\n")
 
 

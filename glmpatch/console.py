@@ -111,8 +111,10 @@ def print_patches(console: Console, series: Series) -> None:
 
 def print_document(text: str) -> None:
     """Write a document for programs to standard output: in UTF-8, whatever the terminal speaks."""
-    sys.stdout.flush()
-    sys.stdout.buffer.write(text.encode())
+    # There is none if it was closed.
+    if sys.stdout:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(text.encode())
 
 
 def print_json(value: Any) -> None:

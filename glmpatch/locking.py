@@ -9,8 +9,8 @@ from pathlib import Path
 
 
 @contextmanager
-def locked(file: Path, on_wait: Callable[[], None], *, shared: bool = False) -> Iterator[None]:
-    """Hold a lock until the end of the block, or of the process.
+def locked(file: Path, on_wait: Callable[[], None], *, shared: bool = False) -> Iterator[bool]:
+    """Hold a lock until the end of the block, or of the process. Yields whether there is one: not every disk has locks.
 
     Args:
         file: The file that stands for what is locked. It is made, and stays; a shared lock needs one that is there.
@@ -22,6 +22,7 @@ def locked(file: Path, on_wait: Callable[[], None], *, shared: bool = False) -> 
     """
     kind, mode = (fcntl.LOCK_SH, "r") if shared else (fcntl.LOCK_EX, "a")
     with file.open(mode) as opened:
+        held = True
         try:
             fcntl.flock(opened, kind | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -29,5 +30,5 @@ def locked(file: Path, on_wait: Callable[[], None], *, shared: bool = False) -> 
             fcntl.flock(opened, kind)
         except OSError:
             # A file system without locks, as those of clusters can be.
-            pass
-        yield
+            held = False
+        yield held

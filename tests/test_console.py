@@ -113,6 +113,12 @@ def test_a_document_is_utf8_whatever_the_terminal_speaks(monkeypatch: pytest.Mon
     assert raw.getvalue() == "中\n".encode()
 
 
+def test_a_document_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after `>&-` in a shell."""
+    monkeypatch.setattr("sys.stdout", None)
+    print_document("x\n")
+
+
 def test_notices_are_in_the_json() -> None:
     report = plan_as_json(plan_of("a.py", b"new", notice="look"), [])
     (edit,) = report["patches"][0]["edits"]

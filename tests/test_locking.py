@@ -48,5 +48,5 @@ def test_a_file_system_without_locks_keeps_nobody_out(tmp_path: Path, monkeypatc
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr("fcntl.flock", flock)
-    with locked(tmp_path / "lock", lambda: pytest.fail("nobody holds it")) as nothing:
-        assert nothing is None
+    with locked(tmp_path / "lock", lambda: pytest.fail("nobody holds it")) as alone:
+        assert not alone

@@ -8,12 +8,12 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 
-from glmpatch.building.packages import install, mpi_packages, why_pip_cannot
+from glmpatch.building.packages import alone_in, install, mpi_packages, why_pip_cannot
 from glmpatch.building.preflight import (
     TorchFacts,
     ask_torch,
@@ -30,11 +30,8 @@ from glmpatch.building.steps import OnEvent, Step, StepStarted, run_steps
 from glmpatch.building.toolchain import Compiler, Torch, find_compiler, find_torch, hash_inputs, sanitize
 from glmpatch.building.wheel import build_step, wheel_version
 from glmpatch.errors import BuildFailedError, EnvironmentLacksError
-from glmpatch.locking import locked
 from glmpatch.mpi import FLAVOURS, FlavourId
 from glmpatch.mpi.flavour import Installation, Search
-
-_LOCK = ".glmpatch-mpi.lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +90,8 @@ def build_backend(options: BackendOptions, on_event: OnEvent) -> BackendResult:
         EnvironmentLacksError: Something is missing: all that is, is told at once. Or pip failed.
         BuildFailedError: It does not compile, or does not work. Nothing is installed then.
     """
-    with _lock(Path(sys.prefix), on_event):
+    waits = StepStarted("lock", f"wait for another build for {sys.prefix}")
+    with alone_in(Path(sys.prefix), lambda: on_event(waits)):
         torch, compiler = find_torch(), find_compiler()
         search = FLAVOURS[options.flavour].search(options.mpi_root)
         if torch and compiler and search.installation and not options.force:
@@ -249,11 +247,3 @@ def _hand_over(wheel: Path, folder: Path) -> None:
         raise EnvironmentLacksError(
             f"cannot write the wheel into {folder}: {error.strerror}", hint="name another folder with --wheel-dir"
         ) from error
-
-
-def _lock(environment: Path, on_event: OnEvent) -> AbstractContextManager[None]:
-    """Keep other builds out of this environment. Where nothing can be written, none can install."""
-    if not os.access(environment, os.W_OK):
-        return nullcontext()
-    waits = StepStarted("lock", f"wait for another build for {environment}")
-    return locked(environment / _LOCK, lambda: on_event(waits))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import sysconfig
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from importlib.machinery import PathFinder
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
@@ -16,9 +16,11 @@ import msgspec
 from glmpatch.assets import asset_folder
 from glmpatch.building.problem import Problem, pip
 from glmpatch.errors import EnvironmentLacksError
+from glmpatch.locking import locked
 from glmpatch.mpi import FLAVOURS, FlavourId
 from glmpatch.process import CommandFailedError, stream
 
+_LOCK = ".glmpatch-mpi.lock"
 # What pip takes for a yes in its variables.
 _YES = {"1", "on", "t", "true", "y", "yes"}
 # Every MPI has these, and one that others' are written over is broken.
@@ -54,10 +56,22 @@ def install(what: Sequence[str | Path], *, local: bool = False, hint: str) -> No
     options = ["--quiet", "--disable-pip-version-check", "--force-reinstall"]
     options += ["--no-deps", "--no-index"] if local else []
     try:
-        for _ in stream([sys.executable, "-m", "pip", "install", *options, *map(str, what)]):
+        for _ in stream([sys.executable, "-I", "-m", "pip", "install", *options, *map(str, what)]):
             pass
     except CommandFailedError as error:
         raise EnvironmentLacksError(f"pip could not install: {error.message}", hint=hint) from error
+
+
+def alone_in(environment: Path, on_wait: Callable[[], None]) -> AbstractContextManager[bool]:
+    """Keep other builds out of an environment. Where nothing can be written, or is not there yet, none can install.
+
+    Args:
+        environment: The environment.
+        on_wait: Called once if another build is at work, before waiting for it.
+    """
+    if not os.access(environment, os.W_OK):
+        return nullcontext(enter_result=False)
+    return locked(environment / _LOCK, on_wait)
 
 
 def why_pip_cannot() -> Iterator[Problem]:

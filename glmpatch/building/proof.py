@@ -3,12 +3,15 @@
 The first rank prints one line of JSON behind `MARK`. Whatever is wrong is an exception, which ends all ranks. A copy
 of this file runs beside the backend that is not installed yet: it imports nothing of ours.
 
-    proof.py [--torch VERSION] [--mpi-root FOLDER]     this very PyTorch, and no MPI but the one in FOLDER
+    proof.py [--torch VERSION] [--ranks NUMBER] [--mpi-root FOLDER] [--identity TEXT]
+
+This very PyTorch, so many ranks, and no MPI but the one in FOLDER whose `MPI_Get_library_version` begins with TEXT.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import re
 from datetime import timedelta
@@ -26,12 +29,18 @@ def main() -> None:
 
     parser = argparse.ArgumentParser()
     parser.add_argument("--torch", default=torch.__version__)
+    parser.add_argument("--ranks", type=int)
     parser.add_argument("--mpi-root", default="/")
+    parser.add_argument("--identity", default="")
     expected = parser.parse_args()
     if torch.__version__ != expected.torch:
         raise AssertionError(f"this is torch {torch.__version__} in {torch.__path__[0]}, not {expected.torch}")
     dist.init_process_group("mpi", timeout=timedelta(seconds=_SECONDS))
-    _only_mpi_in(expected.mpi_root)
+    # Those that another MPI's mpirun starts are each alone.
+    if expected.ranks not in {None, dist.get_world_size()}:
+        raise AssertionError(f"expected {expected.ranks} ranks, and there are {dist.get_world_size()}")
+    for library in _only_mpi_in(expected.mpi_root):
+        _is_of(library, expected.identity)
     dtypes = (torch.float32, torch.bfloat16)
     for dtype in dtypes:
         _all_reduce(torch, dist, dtype)
@@ -45,14 +54,24 @@ def main() -> None:
     dist.destroy_process_group()
 
 
-def _only_mpi_in(root: str) -> None:
-    """See that every library of MPI in this process is in that folder, and that there is one."""
+def _only_mpi_in(root: str) -> set[str]:
+    """The libraries of MPI in this process. See that each is in that folder, and that there is one."""
     maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape")
     mapped = set(re.findall(r"(/\S.*/libmpi(?:ch)?[-.].*)$", maps, re.MULTILINE))
     inside = Path(root).resolve()
     strangers = [path for path in mapped if inside not in Path(path).resolve().parents]
     if strangers or not mapped:
         raise AssertionError(f"expected the MPI in {root} in this process, found {strangers or 'none'}")
+    return mapped
+
+
+def _is_of(library: str, identity: str) -> None:
+    """See that a library of MPI is what it should be: a folder like /usr can hold several."""
+    text, length = ctypes.create_string_buffer(65536), ctypes.c_int()
+    ctypes.CDLL(library).MPI_Get_library_version(text, ctypes.byref(length))
+    told = " ".join(text.value.decode(errors="replace").split())
+    if not told.startswith(identity):
+        raise AssertionError(f"expected {identity}, and {library} is {told}")
 
 
 def _all_reduce(torch: Any, dist: Any, dtype: Any) -> None:

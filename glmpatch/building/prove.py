@@ -46,12 +46,13 @@ def verify_step(wheel: Path, info: BackendInfo, mpi: Installation, compiler: Com
         AUTOLOAD: "1",
         **(sanitizer_environment(compiler) if info.sanitized else {}),
     }
+    expected = ("--ranks", str(_RANKS))
     return Step(
         "verify",
         "prove it with two ranks",
         needs=("build",),
         action=lambda: shutil.unpack_archive(wheel, folder, "zip"),
-        commands=(Command(tuple(mpi.launch(_RANKS, [sys.executable, str(script)])), environment),),
+        commands=(Command(tuple(mpi.launch(_RANKS, [sys.executable, str(script), *expected])), environment),),
         files={script: Path(proof.__file__).read_text(encoding="utf-8")},
     )
 

@@ -73,18 +73,20 @@ class BuildFolder:
                 self.require_ours()
                 for folder in (self._state, self._logs):
                     folder.mkdir(parents=True, exist_ok=True)
-                held.enter_context(locked(self._state / "lock", self._busy))
+                alone = held.enter_context(locked(self._state / "lock", self._busy))
             except OSError as error:
                 raise EnvironmentLacksError(
                     f"{error.filename or self.path}: {error.strerror}",
                     hint="name another folder with --work-dir",
                 ) from error
-            self._end_orphans()
+            # Without a lock, they may be of a build that is alive.
+            end_orphans = self._end_orphans if alone else lambda: None
+            end_orphans()
             try:
                 yield
             finally:
                 # Compilers are in groups of their own, and outlive a ninja that has no time to end them.
-                self._end_orphans()
+                end_orphans()
 
     def require_idle(self) -> None:
         """See that no build is at work in it. One can still begin behind this: only `hold` keeps it out.
@@ -102,7 +104,9 @@ class BuildFolder:
             UsageError: It holds something else.
         """
         # What cannot be read cannot be written to either, and that is told where it is tried.
-        with suppress(PermissionError):
+        with suppress(OSError):
+            for link in filter(Path.is_symlink, (self._state, self._logs)):
+                raise UsageError(f"{link} is a link", hint="name another folder with --work-dir")
             # Not just `state`: that is a name which others have, too.
             ours = (self._state / "lock").exists()
             if not ours and any(not path.is_dir() for path in self.path.rglob("*")):
@@ -177,8 +181,8 @@ class BuildFolder:
 
     def _orphans(self) -> Iterator[int]:
         mark = os.fsencode(f"{_MARK}={self._mark}")
-        for folder in Path("/proc").iterdir():
-            if folder.name.isdigit() and int(folder.name) != os.getpid():
+        for folder in Path("/proc").glob("[0-9]*"):
+            if int(folder.name) != os.getpid():
                 with suppress(OSError):
                     if mark in (folder / "environ").read_bytes().split(b"\0"):
                         yield int(folder.name)

@@ -26,6 +26,7 @@ _NINJA = re.compile(r"\[(\d+)/(\d+)\]")
 # What it prints before a command that failed; the command and all that it has printed follow.
 _NINJA_FAILED = "FAILED: "
 _NINJA_SPEAKS = re.compile(rf"{_NINJA.pattern}|{_NINJA_FAILED}|ninja: ")
+_PYTHON = re.compile(r"python[\d.]*")
 _ERROR = re.compile(r"error: |undefined reference|Error ")
 _CAUSE_LINES = 20
 
@@ -46,12 +47,39 @@ class Command:
     search: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     cwd: Path | None = None
 
+    @property
+    def digested(self) -> list[Any]:
+        """What of it decides what comes out: of an interpreter not where it is."""
+        program = "python" if _PYTHON.fullmatch(Path(self.argv[0]).name) else self.argv[0]
+        return [program, self.argv[1:], self.environment, self.search, str(self.cwd)]
+
     def extend(self, base: Mapping[str, str]) -> dict[str, str]:
         """The whole environment of the program, on top of that of the build."""
         paths = {
             name: os.pathsep.join([*folders, *filter(None, [base.get(name)])]) for name, folders in self.search.items()
         }
         return {**base, **paths, **self.environment}
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A file that a step makes, of a name that is not known before.
+
+    Attributes:
+        folder: A folder.
+        pattern: What its path below that looks like.
+    """
+
+    folder: Path
+    pattern: str
+
+    def exists(self) -> bool:
+        """Whether there is one."""
+        return any(self.folder.glob(self.pattern))
+
+    def __str__(self) -> str:
+        """It, as a shell would find it."""
+        return f"{self.folder}/{self.pattern}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +112,7 @@ class Step:
     tools: Mapping[Path, str] = field(default_factory=dict)
     inputs: Mapping[str, Any] = field(default_factory=dict)
     volatile: Mapping[str, str] = field(default_factory=dict)
-    outputs: tuple[Path, ...] = ()
+    outputs: tuple[Path | Output, ...] = ()
     stale: tuple[Path, ...] = ()
     unfinished: tuple[Path, ...] = ()
 
@@ -96,10 +124,7 @@ class Step:
         """
         facts = {
             "needs": {need: digests[need] for need in self.needs},
-            "commands": [
-                [command.argv, command.environment, command.search, str(command.cwd)]
-                for command in (*self.commands, *self.checks)
-            ],
+            "commands": [command.digested for command in (*self.commands, *self.checks)],
             "files": {str(path): text for path, text in self.files.items()},
             "inputs": dict(self.inputs),
         }
@@ -198,6 +223,15 @@ def _run(step: Step, digest: str, folder: BuildFolder, on_event: OnEvent) -> Non
             _act(step.action, log)
         for command in (*step.commands, *step.checks):
             _run_command(command, step, folder, log, on_event)
+    for output in step.outputs:
+        if not output.exists():
+            raise BuildFailedError(
+                f"the step {step.id!r} ended well, but {output} is not there",
+                hint=f"all that was printed is in {folder.log(step.id)}",
+            )
+    if step.outputs:
+        # What is written down as done must be on the disk, too, when the power fails.
+        os.sync()
     seconds = time.monotonic() - begin
     folder.write(step.id, Record(digest, done=True, seconds=round(seconds, 1), needs=step.needs))
     on_event(StepEnded(step.id, seconds))

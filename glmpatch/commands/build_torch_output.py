@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,14 +26,17 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
+from glmpatch.building.problem import Problem
+from glmpatch.building.prove import Proof, read_proof
+from glmpatch.building.state import BuildFolder
 from glmpatch.building.steps import BuildEvent, Progress, StepEnded, StepSkipped, StepStarted
-from glmpatch.building.torch.options import TorchOptions
+from glmpatch.building.torch.options import TorchOptions, kept_builds
 from glmpatch.building.torch.plan import STEPS
 from glmpatch.building.torch.preflight import notes_of_torch, problems_of_torch
-from glmpatch.building.torch.run import StepState, find_wheel, torch_status
+from glmpatch.building.torch.run import StepState, StepStatus, find_wheel, torch_status
 from glmpatch.building.torch.script import render_script
 from glmpatch.console import make_console, print_document, print_line
-from glmpatch.errors import ExitCode
+from glmpatch.errors import EnvironmentLacksError, ExitCode, GlmpatchError
 from glmpatch.patching.tree import write_own_file
 
 if TYPE_CHECKING:
@@ -123,9 +127,9 @@ class _TextScreen:
         table.add_column(overflow="fold")
         if until in {None, "verify"}:
             table.add_row("torch", f"{self._options.full_version}, in {self._options.prefix}")
-            table.add_row(
-                "proof", "2 ranks: all_reduce of float32 and bfloat16 is right, a step of DDP gives equal gradients"
-            )
+        if proof := _find_proof(self._options, until):
+            right = f"{proof.ranks} ranks: all_reduce of {' and '.join(proof.dtypes)} is right"
+            table.add_row("proof", f"{right}, a step of DDP gives equal gradients")
         if wheel := _find_wheel(self._options, until):
             table.add_row("wheel", str(wheel))
         table.add_row("logs", str(self._options.folder / "logs"))
@@ -167,7 +171,7 @@ class _JsonScreen:
     def finish(self, until: str | None) -> None:
         """Say what there is now."""
         wheel = _find_wheel(self._options, until)
-        proved = until in {None, "verify"}
+        proved = _find_proof(self._options, until) is not None
         facts = {"torch": self._options.full_version, "prefix": str(self._options.prefix), "proved": proved}
         self._write("finished", {**facts, "wheel": str(wheel) if wheel else None})
 
@@ -176,10 +180,32 @@ class _JsonScreen:
         print_document(msgspec.json.encode({"event": event, **facts}).decode() + "\n")
 
 
-def show_plan(options: TorchOptions, script: Path | None, *, as_json: bool) -> int:
-    """Show the steps and everything that is missing; write the script."""
+def show_plan(options: TorchOptions, script: Path | None, *, fresh: bool, as_json: bool) -> int:
+    """Show the steps and everything that is missing, also where the steps cannot all be told; write the script."""
+    BuildFolder(options.folder).require_ours()
     problems = list(problems_of_torch(options))
-    statuses = list(torch_status(options))
+    statuses: list[StepStatus] = []
+    failure: GlmpatchError | OSError | None = None
+    try:
+        for status in torch_status(options):
+            anew = replace(status, state=StepState.TO_DO, seconds=0.0, log=None)
+            statuses.append(anew if fresh else status)
+    except (GlmpatchError, OSError) as error:
+        if not problems:
+            raise
+        failure = error
+    _show_plan(options, statuses, problems, fresh=fresh, as_json=as_json)
+    if failure:
+        raise EnvironmentLacksError(str(failure), hint=getattr(failure, "hint", "")) from failure
+    if script:
+        write_own_file(script, render_script(options).encode())
+        script.chmod(0o755)
+    return ExitCode.ENVIRONMENT if problems else ExitCode.DONE
+
+
+def _show_plan(
+    options: TorchOptions, statuses: Sequence[StepStatus], problems: Sequence[Problem], *, fresh: bool, as_json: bool
+) -> None:
     if as_json:
         facts = {"torch": options.full_version, "folder": str(options.folder), "prefix": str(options.prefix)}
         steps = [_as_json(status) for status in statuses]
@@ -192,41 +218,51 @@ def show_plan(options: TorchOptions, script: Path | None, *, as_json: bool) -> i
             print_line(console, Text(f"* {step.id}", "bold"), f" ({status.state.value}): {step.title}")
             for command in (*step.commands, *step.checks):
                 print_line(console, Text(f"    {_shorten(command.argv, options)}", "dim"))
-        for note in notes_of_torch(options):
+        for note in notes_of_torch(options, fresh=fresh):
             print_line(console, Text("note: ", "yellow"), note)
         for problem in problems:
             print_line(console, Text("missing: ", "bold red"), problem.what)
             print_line(console, f"  mend: {problem.mend}")
-    if script:
-        write_own_file(script, render_script(options).encode())
-        script.chmod(0o755)
-    return ExitCode.ENVIRONMENT if problems else ExitCode.DONE
 
 
-def show_status(builds: Sequence[TorchOptions], *, as_json: bool) -> None:
-    """Show how far each build is."""
+def show_status(folders: Sequence[Path], *, as_json: bool) -> int:
+    """Show how far the build in each folder is, and return the exit code of the last that cannot be told."""
+    code: int = ExitCode.DONE
+    found: list[dict[str, Any]] = []
+    builds: list[tuple[TorchOptions, list[StepStatus]]] = []
+    console = make_console()
+    for folder in folders:
+        try:
+            builds += [(build, list(torch_status(build))) for build in kept_builds(folder)]
+        except (GlmpatchError, OSError) as error:
+            code = getattr(error, "exit_code", ExitCode.ENVIRONMENT)
+            found.append({"folder": str(folder), "error": str(error)})
+            if not as_json:
+                print_line(console, Text("error: ", "bold red"), f"{folder}: {error}")
     if as_json:
-        found = [
-            {
-                "torch": build.full_version,
-                "folder": str(build.folder),
-                "steps": [_as_json(step) for step in torch_status(build)],
-            }
-            for build in builds
+        found += [
+            {"torch": build.full_version, "folder": str(build.folder), "steps": [_as_json(step) for step in steps]}
+            for build, steps in builds
         ]
         print_document(msgspec.json.encode(found).decode() + "\n")
-        return
-    console = make_console()
-    if not builds:
+        return code
+    if not builds and not found:
         print_line(console, "there is no build")
-    for build in builds:
+    for build, steps in builds:
         print_line(console, Text(f"torch {build.full_version}", "bold"), f", for {build.prefix}, in {build.folder}")
         table = Table(box=None, pad_edge=False, show_header=False)
-        for status in torch_status(build):
+        for status in steps:
             took = duration(status.seconds) if status.state is StepState.DONE else ""
             log = str(status.log) if status.log else ""
             table.add_row(f"  {status.step.id}", Text(status.state.value, _STYLES[status.state]), took, log)
         console.print(table)
+    return code
+
+
+def _find_proof(options: TorchOptions, until: str | None) -> Proof | None:
+    """What was proved, unless that is of other inputs, or its log is gone."""
+    log = BuildFolder(options.folder).log("verify")
+    return read_proof(log) if until in {None, "verify"} and log.exists() else None
 
 
 def _find_wheel(options: TorchOptions, until: str | None) -> Path | None:
@@ -253,7 +289,7 @@ def _shorten(argv: Sequence[str], options: TorchOptions) -> str:
     return text
 
 
-def _as_json(status: Any) -> dict[str, Any]:
+def _as_json(status: StepStatus) -> dict[str, Any]:
     commands = [command.argv for command in (*status.step.commands, *status.step.checks)]
     facts = {"id": status.step.id, "title": status.step.title, "state": status.state.value}
     return {**facts, "seconds": status.seconds, "log": str(status.log) if status.log else None, "commands": commands}

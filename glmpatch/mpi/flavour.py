@@ -60,6 +60,16 @@ class Installation:
     compile_flags: tuple[str, ...]
     link_flags: tuple[str, ...]
 
+    @property
+    def linked(self) -> Path | None:
+        """The library that a linker finds with these flags."""
+        for folder in (flag[2:] for flag in self.link_flags if flag.startswith("-L")):
+            for name in ("mpi", "mpich"):
+                file = Path(folder, f"lib{name}.so")
+                if f"-l{name}" in self.link_flags and file.exists():
+                    return file
+        return None
+
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
         """`base` with what this MPI needs to run on this host, and without what leads it to others."""
         here = {name: value for name, value in base.items() if not leads_elsewhere(name)}

@@ -13,7 +13,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from glmpatch.building.backend import _hand_over, _lock, _scratch
+from glmpatch.building.backend import _hand_over, _scratch
+from glmpatch.building.packages import alone_in
 from glmpatch.building.record import RECORD, BackendInfo
 from glmpatch.building.toolchain import find_torch
 from glmpatch.errors import BuildFailedError, EnvironmentLacksError, ExitCode
@@ -178,8 +179,9 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("fcntl.flock", flock)
     told: list[object] = []
-    with _lock(tmp_path, told.append):
-        assert told == []
+    with alone_in(tmp_path, lambda: told.append("waits")) as alone:
+        assert not alone
+    assert told == []
 
 
 def test_a_torch_with_its_own_is_left_alone(venv: Venv) -> None:

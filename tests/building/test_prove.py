@@ -3,16 +3,18 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from glmpatch.building import proof
 from glmpatch.building import prove as module
 from glmpatch.building.prove import Proof, read_proof, verify_step
 from glmpatch.building.record import BackendInfo, backend_in_wheel
 from glmpatch.building.state import BuildFolder
 from glmpatch.building.steps import Step, run_steps
-from glmpatch.building.toolchain import Compiler, find_compiler
+from glmpatch.building.toolchain import AUTOLOAD, Compiler, find_compiler
 from glmpatch.errors import BuildFailedError
 from glmpatch.mpi import FlavourId
 from tests.mpi_support import ALL_FLAVOURS, backend_folder, installation
@@ -75,6 +77,25 @@ def test_wrong_sums_are_seen(site: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     log = site.parent / "build/logs/verify.log"
     assert "gave wrong sums" in log.read_text()
     assert caught.value.hint.endswith(str(log))
+
+
+@pytest.mark.parametrize(
+    ("expected", "told"),
+    [
+        (("--ranks", "2"), "expected 2 ranks, and there are 1"),
+        (("--ranks", "1", "--identity", "Intel(R) MPI Library 0"), "expected Intel(R) MPI Library 0, and /"),
+    ],
+)
+def test_ranks_that_are_alone_and_another_mpi(site: Path, expected: tuple[str, ...], told: str) -> None:
+    """As those that the mpirun of another MPI has started."""
+    script = shutil.copy(proof.__file__, site)
+    environment = {**installation("intel").environment(os.environ), AUTOLOAD: "1"}
+    done = subprocess.run(
+        [sys.executable, script, *expected], env=environment, check=False, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode != 0
+    assert told in done.stderr
+    assert proof.MARK not in done.stdout
 
 
 def test_a_proof_without_a_result_is_none(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -188,3 +189,21 @@ def test_programs_speak_english_and_ask_nothing(folder: BuildFolder) -> None:
     assert environment["LC_ALL"] == "C.UTF-8"
     assert environment["LANGUAGE"] == ""
     assert environment["GIT_TERMINAL_PROMPT"] == "0"
+
+
+def test_without_locks_what_is_at_work_is_spared(folder: BuildFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with orphan(folder.environment(os.environ)) as process, folder.hold():
+        assert process.poll() is None
+
+
+def test_a_link_is_not_followed(folder: BuildFolder, tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    folder.path.mkdir()
+    (folder.path / "logs").symlink_to(tmp_path / "theirs")
+    with pytest.raises(UsageError, match="logs is a link"), folder.hold():
+        pass
+    assert list((tmp_path / "theirs").iterdir()) == []

@@ -16,6 +16,7 @@ from glmpatch.building.state import BuildFolder, Record
 from glmpatch.building.steps import (
     BuildEvent,
     Command,
+    Output,
     Progress,
     Step,
     StepEnded,
@@ -263,7 +264,7 @@ def test_a_failure_that_is_known_is_explained(folder: BuildFolder) -> None:
 
 def test_of_what_ninja_prints_the_cause_is_shown(folder: BuildFolder) -> None:
     code = r"""printf '%s\n' '[1/9] CXX a.o' 'a.cpp:1: warning: x' 'FAILED: b.o ' 'c++ -Wno-error=x b.cpp'
-        printf '%s\n' 'b.cpp:2: warning: y'; printf '%s\n' 'b.cpp:3:1: error: no such thing' '    3 | x' '[2/9] CXX c.o'; seq 100
+        printf '%s\n' 'b.cpp:2: warning: y' 'b.cpp:3:1: error: no such thing' '    3 | x' '[2/9] CXX c.o'; seq 100
         printf '%s\n' 'ninja: build stopped: subcommand failed.' 'Traceback'; exit 1"""
     with pytest.raises(BuildFailedError) as caught:
         run(folder, Step("one", "", commands=(shell(code),)))
@@ -422,3 +423,23 @@ def test_killed_between(folder: BuildFolder, tmp_path: Path, moment: str) -> Non
     assert run(folder, *killed_steps(tmp_path, 1)) == ([] if moment == "before anything is touched" else ["two"])
     assert (tmp_path / "tree/half").exists()
     assert run(folder, *killed_steps(tmp_path, 1)) == []
+
+
+def test_what_ends_well_without_its_outputs_has_failed(folder: BuildFolder, tmp_path: Path) -> None:
+    step = Step("one", "", commands=(shell("true"),), outputs=(Output(tmp_path, "*.whl"), folder.path))
+    with pytest.raises(BuildFailedError, match=r"the step 'one' ended well, but .*/\*.whl is not there"):
+        run(folder, step)
+    (tmp_path / "a.whl").touch()
+    assert run(folder, step) == ["one"]
+    assert run(folder, step) == []
+    (tmp_path / "a.whl").rename(tmp_path / "b.whl")
+    assert run(folder, step) == []
+
+
+def test_where_the_interpreter_is_does_not_count() -> None:
+    def digest(*argv: str) -> str:
+        return Step("one", "", commands=(Command(argv),)).digest({})
+
+    assert digest("/a/python3.11", "x") == digest("/b/bin/python", "x")
+    assert digest("/a/python3.11", "x") != digest("/a/python3.11", "y")
+    assert digest("/a/gcc", "x") != digest("/b/gcc", "x")

@@ -31,7 +31,10 @@ def usable_memory(root: Path = Path("/")) -> int:
 
 
 def _available(root: Path) -> int:
-    text = (root / "proc/meminfo").read_text(encoding="ascii")
+    try:
+        text = (root / "proc/meminfo").read_text(encoding="ascii")
+    except OSError:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     match = re.search(r"^MemAvailable:\s+(\d+) kB$", text, re.MULTILINE)
     return int(match[1]) * 1024 if match else 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import msgspec
 import platformdirs
 
+from glmpatch.building.torch.layout import Layout
 from glmpatch.building.torch.recipe import Recipe, load_recipe, recipe_file
 from glmpatch.credentials import without_credentials
 from glmpatch.errors import UsageError
@@ -78,7 +80,7 @@ class TorchOptions:
         self.choices = choices = msgspec.structs.replace(
             choices,
             url=choices.url and safe_url(choices.url),
-            **{name: path.absolute() for name, path in given.items()},
+            **{name: Path(os.path.abspath(path)) for name, path in given.items()},  # noqa: PTH100 - `..` goes, links stay
         )
         self.recipe_file: Path = choices.recipe or recipe_file()
         self.recipe: Recipe = load_recipe(self.recipe_file)
@@ -86,6 +88,7 @@ class TorchOptions:
         self.folder = choices.work_dir or builds_folder() / f"{self.version}-{choices.flavour}"
         self.prefix = choices.prefix or Path(sys.prefix)
         self.base_python = Path(sys.executable)
+        self._require_apart()
 
     @property
     def flavour(self) -> FlavourId:
@@ -116,6 +119,18 @@ class TorchOptions:
     def python(self) -> Path:
         """The Python that PyTorch is built for, and that runs it."""
         return self.base_python if self.prefix == Path(sys.prefix) else self.prefix / "bin" / "python"
+
+    def _require_apart(self) -> None:
+        """See that what the user has is not where the build makes and removes its own."""
+        ours = [path.resolve() for path in Layout(self.folder).all]
+        for name in ("source", "prefix", "mpi_root", "recipe"):
+            path = getattr(self.choices, name)
+            if path and any(own in (path.resolve(), *path.resolve().parents) for own in ours):
+                raise UsageError(
+                    f"{path} is in the folder of the build", hint="it can be removed there: name another one"
+                )
+        if self.source and self.source.resolve() in (self.folder.resolve(), *self.folder.resolve().parents):
+            raise UsageError(f"{self.folder} is in the source tree", hint="name another folder with --work-dir")
 
     def keep(self) -> None:
         """Write the choices beside the build."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from glmpatch.assets import asset_folder
 from glmpatch.building import proof
 from glmpatch.building.packages import cmake_variables, mpi_packages
-from glmpatch.building.steps import Command, Step
+from glmpatch.building.steps import Command, Output, Step
 from glmpatch.building.toolchain import AUTOLOAD, build_variables, find_compiler
 from glmpatch.building.torch.find_mpi import find_mpi
 from glmpatch.building.torch.jobs import default_jobs
@@ -52,6 +52,11 @@ def torch_steps(options: TorchOptions) -> Iterator[Step]:
     yield plan.verify()
 
 
+def _differs(file: Path, text: str) -> bool:
+    """Whether the file is there, and says something else."""
+    return file.exists() and file.read_text(encoding="utf-8") != text
+
+
 class _Plan:
     def __init__(self, options: TorchOptions) -> None:
         self.target = find_mpi(options)
@@ -78,7 +83,8 @@ class _Plan:
         return Step(
             "mpi",
             f"install {' and '.join(packages)} into {target.root}",
-            commands=(prefix, self._pip(self._options.python, "install", *packages)),
+            # All of it: what a pip that was killed has left looks as if it were installed.
+            commands=(prefix, self._pip(self._options.python, "install", "--force-reinstall", *packages)),
             tools=self._tool_file(),
             outputs=(self._options.python, target.root / "bin" / "mpirun"),
         )
@@ -129,23 +135,30 @@ class _Plan:
     def configure(self) -> Step:
         """Configure, and see that the MPI that was asked for was found."""
         build, root = self._layout.source / "build", self.target.root
+        library = self.target.installation and self.target.installation.linked
+        linked = (str(library),) if library else ()
+        cache = build / "CMakeCache.txt"
         compiler = find_compiler()
+        identity = f"{compiler.banner if compiler else ''}\n{python_version(self._options)}\n"
+        compiled_for = self._layout.files / "compiled_for.txt"
         return Step(
             "configure",
             "configure with CMake",
-            needs=("mpi", "dependencies", "source"),
+            needs=("dependencies", "source"),
             commands=(self._setup(*self._options.recipe.configure),),
-            checks=(Command((str(self._python), str(self._tool), "configured", str(build), str(root))),),
+            checks=(Command((str(self._python), str(self._tool), "configured", str(build), str(root), *linked)),),
             tools=self._tool_file(),
             inputs={
-                "compiler": compiler.banner if compiler else "",
+                "mpi": self.target.installation.library if self.target.installation else "",
                 "variables": {**build_variables(), "CC": os.environ.get("CC")},
             },
             volatile=self._volatile,
-            outputs=(build / "CMakeCache.txt",),
-            stale=(build,),
+            files={compiled_for: identity},
+            outputs=(cache,),
+            # Ninja knows what a change of settings changes, but not what a change of compiler does.
+            stale=(build,) if _differs(compiled_for, identity) else (cache,),
             # Where there is one, PyTorch's script does not ask CMake again.
-            unfinished=(build / "CMakeCache.txt",),
+            unfinished=(cache,),
         )
 
     def build(self) -> Step:
@@ -167,7 +180,7 @@ class _Plan:
             needs=("build",),
             commands=(self._setup(*self._options.recipe.wheel, str(wheels)),),
             volatile=self._volatile,
-            outputs=(next(wheels.glob("*.whl"), wheels / "torch.whl"),),
+            outputs=(Output(wheels, "torch-*.whl"),),
             stale=(wheels,),
         )
 
@@ -175,25 +188,29 @@ class _Plan:
         """Install it, with exact versions of what it needs."""
         options, needs = self._options, self._layout.files / "needs.txt"
         wheel = ("--no-deps", "--no-index", "--force-reinstall", "--find-links", str(self._layout.wheels))
-        name = f"torch-{options.full_version}.dist-info"
-        installed = next(options.prefix.glob(f"lib*/python*/site-packages/{name}"), options.prefix / name)
+        ours_alone = {"PIP_CONFIG_FILE": os.devnull}
         return Step(
             "install",
             f"install torch {options.full_version} into {options.prefix}",
             needs=("mpi", "wheel"),
             commands=(
                 self._pip(options.python, "install", "--require-hashes", "--requirement", str(needs)),
-                self._pip(options.python, "install", *wheel, f"torch=={options.full_version}"),
+                # No settings of the user's: they can lead to another torch of that version.
+                self._pip(
+                    options.python, "--isolated", "install", *wheel, f"torch=={options.full_version}", **ours_alone
+                ),
             ),
             files={needs: self._locks["needs"]},
             # Gone if another torch was installed over it.
-            outputs=(installed,),
+            outputs=(Output(options.prefix, f"lib*/python*/site-packages/torch-{options.full_version}.dist-info"),),
         )
 
     def verify(self) -> Step:
         """Prove it: right version, right MPI, right sums, equal gradients."""
         options, target, script = self._options, self.target, self._layout.files / "proof.py"
-        proved = ("--torch", options.full_version, "--mpi-root", str(target.root))
+        proved = ["--torch", options.full_version, "--mpi-root", str(target.root), "--ranks", str(_RANKS)]
+        if target.installation:
+            proved += ["--identity", target.installation.identity]
         environment = {
             **target.environment,
             "MPIEXEC_TIMEOUT": _SECONDS,
@@ -238,8 +255,11 @@ class _Plan:
     def _make_environment(self, python: Path, folder: Path) -> Command:
         return Command((str(python), str(self._tool), "environment", str(folder)))
 
-    def _pip(self, python: Path, *arguments: str) -> Command:
-        return Command((str(python), "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments))
+    def _pip(self, python: Path, *arguments: str, **environment: str) -> Command:
+        # Without the folder we are in, which can hold a pip.py.
+        return Command(
+            (str(python), "-I", "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments), environment
+        )
 
     def _setup(self, *arguments: str) -> Command:
         """PyTorch's own script, told everything."""

@@ -18,7 +18,6 @@ from packaging.specifiers import SpecifierSet
 
 from glmpatch.building.packages import mpi_packages
 from glmpatch.building.problem import Problem
-from glmpatch.building.state import BuildFolder
 from glmpatch.building.toolchain import find_compiler
 from glmpatch.building.torch.find_mpi import search_mpi
 from glmpatch.building.torch.jobs import usable_memory
@@ -32,6 +31,9 @@ from glmpatch.process import stream
 _GB = 1_000_000_000
 _SECONDS = 1.0
 _GCC = ("__GNUC__", "__GNUC_MINOR__", "__GNUC_PATCHLEVEL__")
+# As build/torch_tool.py knows them: our own files in an environment, and the one in what it was killed over.
+_OURS = ".glmpatch-"
+_UNFINISHED = f"{_OURS}unfinished"
 _TARBALLS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2")
 _ASK_PYTHON = """\
 import importlib.util, json, os, sys, sysconfig
@@ -91,7 +93,7 @@ def _gcc_version(command: str) -> str | None:
 
 def _problems_of_python(options: TorchOptions) -> Iterator[Problem]:
     """Python and its headers; that of the prefix, or ours if the prefix is still to be made."""
-    there = options.python.exists()
+    there = options.python.exists() and not (options.prefix / _UNFINISHED).exists()
     python = options.python if there else options.base_python
     try:
         answer = json.loads("\n".join(stream([str(python), "-I", "-c", _ASK_PYTHON])))
@@ -111,14 +113,25 @@ def _problems_of_python(options: TorchOptions) -> Iterator[Problem]:
         yield Problem(f"{python} has no {' and no '.join(missing)}", f"Debian: apt-get install python{short}-venv")
     apart = "name a folder for an environment of its own with --prefix"
     if not there:
-        if not os.access(_there(options.prefix), os.W_OK | os.X_OK):
-            yield Problem(f"{options.prefix} cannot be made", "name another folder with --prefix")
+        yield from _problems_of_new(options.prefix)
     elif managed:
         yield Problem(f"{python} is the system's, which lets nobody but its own packages in", apart)
     elif not os.access(purelib, os.W_OK):
         yield Problem(f"{purelib} cannot be written to", apart)
     elif not pip:
         yield Problem(f"{python} has no pip", f"{python} -m ensurepip")
+
+
+def _problems_of_new(prefix: Path) -> Iterator[Problem]:
+    """What keeps an environment from being made in a folder."""
+    if not os.access(_there(prefix), os.R_OK | os.W_OK | os.X_OK):
+        yield Problem(f"{prefix} cannot be made", "name another folder with --prefix")
+        return
+    names = [path.name for path in prefix.glob("*")]
+    if _UNFINISHED not in names and any(not name.startswith(_OURS) for name in names):
+        yield Problem(
+            f"{prefix} is no environment: it has no bin/python, and is not empty", "name a new folder with --prefix"
+        )
 
 
 def _problems_of_room(options: TorchOptions) -> Iterator[Problem]:
@@ -226,14 +239,14 @@ def _problems_of_mpi(options: TorchOptions) -> Iterator[Problem]:
                 )
 
 
-def notes_of_torch(options: TorchOptions) -> Iterator[str]:
+def notes_of_torch(options: TorchOptions, *, fresh: bool = False) -> Iterator[str]:
     """What is no problem, and good to know."""
     if shutil.which("ccache") is None:
         yield "ccache is not installed: with it, what is built once more takes minutes (Debian: apt-get install ccache)"
     for reason in search_mpi(options).passed_over:
         yield f"pass over an MPI: {reason}"
-    if BuildFolder(options.folder).path.exists():
-        yield f"go on with the build in {options.folder}"
+    if (options.folder / "state" / "lock").exists():
+        yield f"{'begin the build anew' if fresh else 'go on with the build'} in {options.folder}"
 
 
 def _there(folder: Path) -> Path:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated
 
 import msgspec
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.version import Version
 
 from glmpatch.assets import asset_folder
 from glmpatch.errors import UsageError
@@ -14,7 +15,23 @@ from glmpatch.errors import UsageError
 # What it is built with, and what it needs when it runs: the names of keys and of lists.
 KINDS = ("requires", "needs")
 
-_Positive: TypeAlias = Annotated[float, msgspec.Meta(gt=0)]
+# What sums of them can be made of.
+_LEAST_GB, _MOST_GB = 1e-6, 1e9
+
+
+def _require_text(*texts: str) -> None:
+    """Raise a `ValueError` for what no program can be given."""
+    for text in texts:
+        if "\0" in text:
+            raise ValueError(f"{text!r} holds a NUL")
+
+
+def _require_variables(environment: dict[str, str]) -> None:
+    """Raise a `ValueError` for what is no variable."""
+    for name in environment:
+        if not (name.isascii() and name.isidentifier()):
+            raise ValueError(f"{name!r} is no name of a variable")
+    _require_text(*environment.values())
 
 
 class TorchVersion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -36,14 +53,19 @@ class TorchVersion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     commit: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{40}\Z")]
     python: str
     gcc: str
-    disk_gb: _Positive
-    job_gb: _Positive
+    disk_gb: float
+    job_gb: float
     requires: list[str]
     needs: list[str]
     environment: dict[str, str] = {}
 
     def __post_init__(self) -> None:
-        """Raise a `ValueError` for what is no specifier."""
+        """Raise a `ValueError` for what cannot be built with."""
+        for size in (self.disk_gb, self.job_gb):
+            if not _LEAST_GB <= size <= _MOST_GB:
+                raise ValueError(f"{size:g} GB are not from {_LEAST_GB:g} to {_MOST_GB:g}")
+        _require_text(self.tag)
+        _require_variables(self.environment)
         try:
             for specifier in (self.python, self.gcc):
                 SpecifierSet(specifier)
@@ -71,6 +93,15 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     wheel: list[str]
     environment: dict[str, str]
     versions: dict[str, TorchVersion]
+
+    def __post_init__(self) -> None:
+        """Raise a `ValueError` for what cannot be built with."""
+        if not self.url:
+            raise ValueError("the url is empty")
+        _require_text(self.url, *self.configure, *self.build, *self.wheel)
+        _require_variables(self.environment)
+        for name in self.versions:
+            Version(name)
 
     def find(self, name: str | None) -> tuple[str, TorchVersion]:
         """A version by its name, or the default one.
@@ -115,10 +146,12 @@ def locked_requirements(recipe: Path, version: str, kind: str) -> str:
     """The exact versions and hashes of what a version `requires`, or `needs`.
 
     Raises:
-        UsageError: There is no such list.
+        UsageError: There is no such list, or it is none.
     """
     file = lock_file(recipe, version, kind)
     try:
         return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{file}: {error}") from error
     except OSError as error:
         raise UsageError(f"{file}: {error.strerror}", hint="glmpatch update-recipe writes it") from error

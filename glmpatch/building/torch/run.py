@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from glmpatch.building.packages import alone_in
 from glmpatch.building.problem import require_none
 from glmpatch.building.state import BuildFolder
 from glmpatch.building.steps import OnEvent, Step, StepEnded, StepStarted, is_done, remove, run_steps
@@ -15,6 +16,7 @@ from glmpatch.building.torch.layout import Layout
 from glmpatch.building.torch.options import TorchOptions
 from glmpatch.building.torch.plan import STEPS, torch_steps
 from glmpatch.building.torch.preflight import problems_of_torch
+from glmpatch.errors import EnvironmentLacksError
 
 _PREFLIGHT = STEPS[0]
 
@@ -70,13 +72,26 @@ def build_torch(options: TorchOptions, on_event: OnEvent, *, until: str | None =
     on_event(StepEnded(_PREFLIGHT, time.monotonic() - begin))
     if until == _PREFLIGHT:
         return
-    with folder.hold():
+    with folder.hold(), alone_in(options.prefix, lambda: _busy(options.prefix)):
         if fresh:
             folder.forget()
-            for path in Layout(options.folder).all:
-                remove(path)
+            _remove_all(options)
         options.keep()
         run_steps(torch_steps(options), folder, on_event, until=until)
+
+
+def _busy(prefix: Path) -> None:
+    raise EnvironmentLacksError(
+        f"another build is at work for {prefix}", hint="wait for it, or name another environment with --prefix"
+    )
+
+
+def _remove_all(options: TorchOptions) -> None:
+    try:
+        for path in Layout(options.folder).all:
+            remove(path)
+    except OSError as error:
+        raise EnvironmentLacksError(f"{error.filename}: {error.strerror}", hint="remove it yourself") from error
 
 
 def torch_status(options: TorchOptions) -> Iterator[StepStatus]:

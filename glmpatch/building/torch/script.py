@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import jinja2
 from glmpatch import __version__
 from glmpatch.assets import asset_folder
 from glmpatch.building.state import MISLEADING
-from glmpatch.building.steps import Command, Step
+from glmpatch.building.steps import Command, Output, Step
 from glmpatch.building.torch.layout import Layout
 from glmpatch.building.torch.options import TorchOptions
 from glmpatch.building.torch.patching import patch_as_diff
@@ -27,6 +27,7 @@ class _ScriptStep:
     id: str
     title: str
     lines: tuple[str, ...]
+    outputs: tuple[str, ...]
 
 
 def render_script(options: TorchOptions) -> str:
@@ -43,7 +44,13 @@ def render_script(options: TorchOptions) -> str:
     files[diff] = patch_as_diff(options).decode("utf-8")
     words = _Words(options)
     rendered = [
-        _ScriptStep(step.id, shlex.quote(step.title), tuple(_lines(step, words, diff, layout))) for step in steps
+        _ScriptStep(
+            step.id,
+            shlex.quote(step.title),
+            (" ".join(["reopen", *_behind(step, steps)]), *_lines(step, words, diff, layout)),
+            tuple(map(words.output, step.outputs)),
+        )
+        for step in steps
     ]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(asset_folder("templates")),
@@ -71,14 +78,21 @@ def render_script(options: TorchOptions) -> str:
     )
 
 
+def _behind(step: Step, steps: Sequence[Step]) -> Iterator[str]:
+    """The steps that work on its outcome."""
+    behind = {step.id}
+    for other in steps:
+        if behind & set(other.needs):
+            behind.add(other.id)
+            yield other.id
+
+
 def _lines(step: Step, words: _Words, diff: Path, layout: Layout) -> Iterator[str]:
     if step.id == "patch":
         tree, patch = words.quote(str(layout.source)), words.quote(str(diff))
         yield f"apply_patch {tree} {patch}"
     for command in (*step.commands, *step.checks):
         yield words.render(command)
-    if not (step.commands or step.checks or step.id == "patch"):
-        yield "true"
 
 
 def _end_mark(text: str) -> str:
@@ -107,6 +121,12 @@ class _Words:
             if found and before[-1:] in {"", "=", ":"} and behind[:1] in {"", "/", ":"}:
                 return f'{_plain(before)}"${name}"{_plain(behind)}'
         return shlex.quote(word)
+
+    def output(self, output: Path | Output) -> str:
+        """The path of what a step makes, which the shell expands."""
+        if isinstance(output, Path):
+            return self.quote(str(output))
+        return f"{self.quote(str(output.folder))}/{'*'.join(map(_plain, output.pattern.split('*')))}"
 
     def render(self, command: Command) -> str:
         """The command; in a shell of its own where it needs a folder or variables."""

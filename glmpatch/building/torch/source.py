@@ -39,7 +39,9 @@ def source_commands(options: TorchOptions, tree: Path, tool: Path) -> Iterator[C
         # Not the tree itself: it stays as it is.
         yield Command(("cp", "-a", f"{options.source}/.", str(tree)))
         # What was built there is of other paths.
-        yield Command(("rm", "-rf", f"{tree}/build", f"{tree}/dist"))
+        built = ("build", "dist", "torch/bin", "torch/include", "torch/share")
+        yield Command(("rm", "-rf", *(f"{tree}/{name}" for name in built)))
+        yield Command(("find", f"{tree}/torch", "(", "-name", "*.so", "-o", "-name", "*.so.*", ")", "-delete"))
         return
     if options.choices.sha256:
         yield Command((str(options.python), str(tool), "checksum", str(options.source), options.choices.sha256))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import resource
 import shutil
 import subprocess
@@ -13,10 +15,11 @@ import pytest
 
 from glmpatch.building.torch.plan import STEPS
 from glmpatch.building.torch.source import checksum
+from glmpatch.cli import run
 from glmpatch.commands import build_torch_output
 from tests.building.torch.conftest import Build, Result, Workshop, behind, check_built, write_recipe
 from tests.building.torch.standin_support import StandinRepo, make_repository, make_tarball
-from tests.git_support import commit_all, git, snapshot
+from tests.git_support import commit_all, git, make_folder, snapshot
 from tests.mpi_support import ROOTS
 
 _MPI_FILE = "torch/csrc/distributed/c10d/ProcessGroupMPI.cpp"
@@ -110,6 +113,8 @@ def test_until_a_step_and_what_a_change_makes_to_be_done_again(
 
 
 def test_wrong_usage(workshop: Workshop, build: Build, tmp_path: Path) -> None:
+    tarball = tmp_path / "x.tar"
+    tarball.touch()
     for wrong in (
         ["--set", "USE_KINETO"],
         ["--set", "变量=1"],
@@ -118,8 +123,21 @@ def test_wrong_usage(workshop: Workshop, build: Build, tmp_path: Path) -> None:
         ["--sha256", "0" * 64],
         ["--url", "https://example.org/pytorch", "--source", tmp_path],
         ["--url", "https://user:secret@example.org/pytorch"],
+        ["--url", ""],
+        ["--url", "https://example.org/\udcff"],
+        ["--torch-version", ""],
+        ["--sha256", ""],
+        ["--sha256", "0" * 63, "--source", tarball],
+        ["--set", "MAX_JOBS=2"],
+        ["--set", "PYTORCH_BUILD_VERSION=1"],
+        ["--set", "PYTORCH_BUILD_NUMBER=2"],
+        ["--set", "A=\udcff"],
+        ["--set", "A=\0"],
+        ["--prefix", "\udcff"],
+        ["--script", "\udcff", "--dry-run"],
+        ["--work-dir", "\udcff", "--status", "--json"],
     ):
-        assert build(*wrong).code == 2
+        assert build(*wrong).code == 2, wrong
     recipe = write_recipe(tmp_path, workshop.repository)
     (tmp_path / "constraints/torch-2.13.0-needs.txt").unlink()
     # Before anything is done.
@@ -129,10 +147,54 @@ def test_wrong_usage(workshop: Workshop, build: Build, tmp_path: Path) -> None:
     assert refused.steps("started") == ["preflight"]
 
 
+def test_a_dry_run_of_a_folder_of_anothers(build: Build, tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").touch()
+    refused = build("--work-dir", tmp_path, "--dry-run")
+    assert refused.code == build("--work-dir", tmp_path).code == 2
+    assert f"{tmp_path} is not empty, and no folder of a build" in refused.err
+
+
+def test_a_dry_run_with_a_python_that_does_not_run(build: Build, tmp_path: Path) -> None:
+    make_folder(tmp_path, {"prefix/bin/python": b"#!/bin/sh\nexit 1\n"})
+    (tmp_path / "prefix/bin/python").chmod(0o755)
+    told = build("--prefix", tmp_path / "prefix", "--dry-run")
+    assert told.code == 3
+    assert f"missing: {tmp_path}/prefix/bin/python does not run" in told.out
+    assert f"{tmp_path}/prefix/bin/python" in told.err
+
+
+def test_one_bad_build_hides_no_other(build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    builds = tmp_path / "glmpatch/torch"
+    assert run(["build-torch", "--status"]) == 0
+    for name in ("b", "c"):
+        assert build("--work-dir", builds / name, "--until", "mpi").code == 0
+    (builds / "b/options.json").write_text("{")
+    assert run(["build-torch", "--status"]) == 2
+    assert build("--work-dir", builds / "b", "--status").code == 2
+    choices = json.loads((builds / "c/options.json").read_text())
+    broken = json.dumps({**choices, "prefix": str(tmp_path / "prefix")})
+    make_folder(builds, {"a/letter.txt": b"", "d/options.json": broken.encode()})
+    make_folder(tmp_path, {"prefix/bin/python": b"\x7fELF"})
+    (tmp_path / "prefix/bin/python").chmod(0o755)
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(raw := io.BytesIO()))
+    assert run(["build-torch", "--status", "--json"]) == 3
+    bad, broken, good = json.loads(raw.getvalue())
+    assert "prefix/bin/python" in broken["error"]
+    assert (bad["folder"], good["folder"]) == (str(builds / "b"), str(builds / "c"))
+    assert "options.json: " in bad["error"]
+    assert good["steps"][0]["state"] == "done"
+
+
 def test_fresh(build: Build, tmp_path: Path) -> None:
     folder = tmp_path / "work"
     assert build("--until", "mpi", "--work-dir", folder).code == 0
     assert build("--until", "mpi", "--work-dir", folder, "--json").steps("skipped") == ["mpi"]
+    plan = build("--work-dir", folder, "--dry-run", "--fresh")
+    assert f"note: begin the build anew in {folder}\n" in plan.out
+    assert [line.split(")")[0] for line in plan.out.splitlines() if line[:2] == "* "] == [
+        f"* {step} (to do" for step in STEPS[1:]
+    ]
     (folder / "source").mkdir()
     assert build("--until", "mpi", "--work-dir", folder, "--json", "--fresh").steps("started") == ["preflight", "mpi"]
     assert not (folder / "source").exists()

@@ -107,3 +107,26 @@ def test_choices_that_are_damaged(data: bytes) -> None:
     with pytest.raises(UsageError, match=str(file)) as caught:
         list(kept_builds(None))
     assert caught.value.hint == "run the build again, which writes it anew"
+
+
+@pytest.mark.parametrize("name", ["source", "prefix", "mpi_root", "recipe"])
+def test_what_the_user_has_is_apart_from_what_the_build_removes(tmp_path: Path, name: str) -> None:
+    work = tmp_path / "work"
+    recipe = work / "env/torch.toml"
+    recipe.parent.mkdir(parents=True)
+    recipe.write_bytes(recipe_file().read_bytes())
+    place = recipe if name == "recipe" else work / "source"
+    with pytest.raises(UsageError, match="is in the folder of the build"):
+        chosen(work_dir=work, **{name: place})
+    (tmp_path / "link").symlink_to(work)
+    with pytest.raises(UsageError, match="is in the folder of the build"):
+        chosen(work_dir=tmp_path / "link", **{name: place})
+
+
+def test_the_build_is_not_in_its_source(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is in the source tree"):
+        chosen(source=tmp_path, work_dir=tmp_path / "work")
+
+
+def test_two_spellings_of_a_folder(tmp_path: Path) -> None:
+    assert chosen(work_dir=Path("../here/../x")).folder == tmp_path / "x"

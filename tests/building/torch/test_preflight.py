@@ -233,6 +233,23 @@ def test_an_environment_that_cannot_be_made(machine: Machine) -> None:
     )
 
 
+def test_a_folder_that_is_no_environment(machine: Machine) -> None:
+    prefix = machine.choices["prefix"] = machine.folder / "own"
+    make_folder(prefix, {".glmpatch-mpi.lock": b""})
+    assert machine.problems == []
+    make_folder(prefix, {"letter.txt": b"x"})
+    assert machine.problem == Problem(
+        f"{prefix} is no environment: it has no bin/python, and is not empty", "name a new folder with --prefix"
+    )
+
+
+def test_an_environment_that_is_half_made(machine: Machine) -> None:
+    python = script(machine, "exit 1")
+    assert machine.problem.what.startswith(f"{python} does not run")
+    (machine.folder / "prefix/.glmpatch-unfinished").touch()
+    assert machine.problems == []
+
+
 def test_the_python_of_the_system(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     ask = "import os, sysconfig; print(os.path.exists(sysconfig.get_path('stdlib') + '/EXTERNALLY-MANAGED'))"
     if not MANAGED.exists() or subprocess.check_output([MANAGED, "-c", ask]) != b"True\n":
@@ -473,8 +490,11 @@ def test_what_is_good_to_know(machine: Machine) -> None:
     (machine.folder / "bin/ccache").symlink_to(sys.executable)
     assert list(notes_of_torch(machine.options)) == []
     (machine.folder / "work").mkdir()
+    assert list(notes_of_torch(machine.options)) == []
+    make_folder(machine.folder / "work", {"state/lock": b""})
     machine.choices["mpi_root"] = machine.folder
     assert list(notes_of_torch(machine.options)) == [
         f"pass over an MPI: {machine.folder} has no bin/mpirun",
         f"go on with the build in {machine.folder / 'work'}",
     ]
+    assert f"begin the build anew in {machine.folder / 'work'}" in notes_of_torch(machine.options, fresh=True)

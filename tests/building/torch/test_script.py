@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -16,7 +17,7 @@ import pytest
 from glmpatch.building.torch.plan import STEPS
 from tests.building.torch.conftest import Build, Workshop, check_built, make_prefix, wait_for
 from tests.building.torch.standin_support import make_repository
-from tests.git_support import snapshot
+from tests.git_support import make_folder, snapshot
 from tests.mpi_support import ROOTS
 
 _MPI_FILE = "torch/csrc/distributed/c10d/ProcessGroupMPI.cpp"
@@ -49,6 +50,13 @@ def _run(script: Path, work: Path, prefix: Path, **more: str) -> tuple[int, str]
     return process.returncode, said
 
 
+def _borrow(workshop: Workshop, script: Path, work: Path, prefix: Path) -> None:
+    """A folder of the script with the environment of the build, which takes long to make."""
+    (digest,) = re.findall(r'local this="(\w+) for', script.read_text(encoding="utf-8"))
+    make_folder(work, {"state/script": f"{digest} for {prefix}\n".encode()})
+    (work / "env").symlink_to(workshop.work / "env")
+
+
 def _check_shell(script: Path) -> None:
     checked = subprocess.run(
         [Path(sys.executable).with_name("shellcheck"), script], capture_output=True, text=True, check=False
@@ -78,9 +86,7 @@ def _contents(folder: Path) -> dict[str, bytes]:
 def test_does_what_the_command_does(workshop: Workshop, build: Build, script: Path, tmp_path: Path) -> None:
     check_built(workshop, build("--set", workshop.option, "--json"), "mpich", ROOTS / "mpich")
     work, prefix = tmp_path / "another's 工作 folder", make_prefix(tmp_path / "prefix")
-    # To make it takes long, and what is an environment already stays.
-    work.mkdir()
-    (work / "env").symlink_to(workshop.work / "env")
+    _borrow(workshop, script, work, prefix)
     _check_shell(script)
 
     sign = work / "source/build/slow.started"
@@ -119,12 +125,25 @@ def test_does_what_the_command_does(workshop: Workshop, build: Build, script: Pa
     assert code == 3
     assert "another PREFIX" in said
 
+    (installed,) = prefix.glob("lib/python*/site-packages/torch-*.dist-info")
+    # As when another torch is installed over it.
+    shutil.rmtree(installed)
+    code, said = _run(script, work, prefix)
+    assert code == 0, said
+    begun = [line for line in said.splitlines() if line.startswith("* ")]
+    assert [line for line in begun if not line.endswith("done already")] == [
+        f"* install: install torch 2.13.0+mpi.mpich into {workshop.prefix}",
+        "* verify: prove it with 2 ranks",
+    ]
+
 
 def test_tells_all_that_is_missing_and_carries_nothing_out(build: Build, tmp_path: Path) -> None:
     """That of a tree, in folders whose names a shell would carry out."""
     touch = f"touch {shlex.quote(str(tmp_path / 'carried-out'))}"
     work, prefix = (tmp_path / f"{name} ' \" $({touch}) `{touch}` 工" for name in ("work", "prefix"))
     tree, script = make_repository(tmp_path).path, tmp_path / "build it.sh"
+    stranger = tmp_path / "stranger"
+    make_folder(stranger, {"source/.git/HEAD": b"ref: refs/heads/mine\n"})
     before = snapshot(tmp_path)
     written = build(
         *("--source", tree, "--work-dir", work, "--prefix", prefix, "--set", f"A=$({touch})"),
@@ -135,6 +154,9 @@ def test_tells_all_that_is_missing_and_carries_nothing_out(build: Build, tmp_pat
     text = script.read_text(encoding="utf-8")
     assert " fetch " not in text
     assert f"cp -a {tree}/." in text
+    code, said = _run(script, stranger, prefix)
+    assert code == 3
+    assert said == f"error: {stranger} is not empty, and no folder of this script: name another WORK\n"
     # A machine with what a shell script needs and nothing to build with.
     (tmp_path / "bin").mkdir()
     for name in ("awk", "bash", "df", "dirname", "env", "realpath"):
@@ -161,8 +183,10 @@ def test_a_step_that_fails(workshop: Workshop, build: Build, tmp_path: Path) -> 
     assert build("--source", tree, "--prefix", sys.prefix, "--dry-run", "--script", script).code == 0
     (tree / "version.txt").write_text("2.6.0\n")
     prefix = make_prefix(tmp_path / "prefix")
-    (tmp_path / "work").mkdir()
-    (tmp_path / "work/env").symlink_to(workshop.work / "env")
+    if ROOTS.is_relative_to(sys.prefix):
+        # What is in that environment is looked for in this one.
+        (prefix / ROOTS.relative_to(sys.prefix)).symlink_to(ROOTS)
+    _borrow(workshop, script, tmp_path / "work", prefix)
     code, said = _run(script, Path("work"), Path("prefix"))
     assert code == 4
     assert f"{tmp_path}/work/source is the source of torch 2.6.0, not of 2.13.0" in said

@@ -88,15 +88,26 @@ def killed_when(command: list[str], there: Callable[[], bool]) -> None:
 
 def test_an_environment_that_was_killed_half_made_is_made_whole(tmp_path: Path) -> None:
     folder = tmp_path / "deep/env"
+    # What keeps other builds out is there before.
+    make_folder(folder, {".glmpatch-mpi.lock": b""})
     command = [sys.executable, str(TOOL), "environment", str(folder)]
     killed_when(command, lambda: os.access(folder / "bin/python", os.X_OK))
     assert not list(folder.glob("lib/*/site-packages/*"))
+    assert (folder / ".glmpatch-unfinished").exists()
     # Not to its end, for the sake of time: it is enough to see that pip is on its way now.
     killed_when(command, lambda: installs_pip(folder))
 
 
+def test_what_others_have_is_no_place_for_an_environment(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"bin/tool": b"x", "unfinished": b"a user's"})
+    before = snapshot(tmp_path)
+    assert main("environment", str(tmp_path)) == f"{tmp_path} is no environment, and not empty"
+    assert snapshot(tmp_path) == before
+
+
 def test_an_environment_of_another_kind_stays_as_it_is(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "env"], check=True)
+    (tmp_path / "env/unfinished").touch()
     before = snapshot(tmp_path)
     assert main("environment", str(tmp_path / "env")) is None
     assert snapshot(tmp_path) == before
@@ -177,3 +188,13 @@ def test_configured_with_another_mpi(tmp_path: Path) -> None:
     assert "USE_MPI is OFF" in str(main("configured", str(tmp_path), str(tmp_path)))
     cache.unlink()
     assert "CMakeCache.txt" in str(main("configured", str(tmp_path), str(tmp_path)))
+
+
+def test_of_two_mpis_in_one_folder_the_expected(tmp_path: Path) -> None:
+    for name in ("libmpi.so", "libmpich.so"):
+        (tmp_path / name).touch()
+    cache = f"USE_MPI:BOOL=ON\nMPI_mpi_LIBRARY:FILEPATH={tmp_path / 'libmpi.so'}\n"
+    (tmp_path / "CMakeCache.txt").write_text(cache)
+    folder = str(tmp_path)
+    assert main("configured", folder, folder, str(tmp_path / "libmpi.so")) is None
+    assert "CMake found another MPI: " in str(main("configured", folder, folder, str(tmp_path / "libmpich.so")))
