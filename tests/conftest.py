@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from tests.git_support import commit_all, git, make_repo
 
 settings.register_profile("glmpatch", deadline=None)
 settings.load_profile("glmpatch")
+
+# Behind a shell's `&` it is ignored, and would be by all programs that a test starts and interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
