@@ -274,7 +274,10 @@ def _cause(said: Sequence[str]) -> Sequence[str]:
         return said
     printed = list(takewhile(lambda line: not _NINJA_SPEAKS.match(line), said[failed + 1 :]))
     first = next((number for number, line in enumerate(printed) if _ERROR.search(line)), None)
-    return [said[failed], *(printed[1:] if first is None else printed[first : first + _CAUSE_LINES])]
+    if first is None:
+        # It spoke before: ninja lets some commands have the terminal to themselves.
+        return said[: failed + 1 + len(printed)]
+    return [said[failed], *printed[first : first + _CAUSE_LINES]]
 
 
 def remove(path: Path) -> None:

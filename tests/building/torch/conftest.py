@@ -184,7 +184,9 @@ class Workshop:
     def in_the_middle(self, *more: str | Path) -> Iterator[subprocess.Popen[str]]:
         """A run that stands still in the middle of the compilation, for a minute."""
         sign = self.work / "source/build/slow.started"
-        sign.unlink(missing_ok=True)
+        # What is made slowly is made once more.
+        for file in (sign, sign.with_name("slow.cpp")):
+            file.unlink(missing_ok=True)
         with self.start(*more, env={"STANDIN_SLOW": "60"}) as process:
             try:
                 wait_for(lambda: sign.exists() or process.poll() is not None)

@@ -191,7 +191,7 @@ def test_a_step_that_fails(workshop: Workshop, build: Build, tmp_path: Path) -> 
     assert code == 4
     assert f"{tmp_path}/work/source is the source of torch 2.6.0, not of 2.13.0" in said
     assert f"error: the step source failed: see {tmp_path}/work/logs/source.log" in said
-    assert f"$ {prefix}/bin/python {tmp_path}/work/files/torch_tool.py source" in said
+    assert f"$ {prefix}/bin/{Path(sys.executable).name} {tmp_path}/work/files/torch_tool.py source" in said
 
     (tree / "version.txt").write_text("2.13.0\n")
     code, said = _run(script, Path("work"), Path("prefix"), CXX="false")
