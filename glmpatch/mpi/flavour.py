@@ -63,12 +63,8 @@ class Installation:
     @property
     def linked(self) -> Path | None:
         """The library that a linker finds with these flags."""
-        for folder in (flag[2:] for flag in self.link_flags if flag.startswith("-L")):
-            for name in ("mpi", "mpich"):
-                file = Path(folder, f"lib{name}.so")
-                if f"-l{name}" in self.link_flags and file.exists():
-                    return file
-        return None
+        folders, names = ([flag[2:] for flag in self.link_flags if flag.startswith(kind)] for kind in ("-L", "-l"))
+        return _find_library(map(Path, folders), names)
 
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
         """`base` with what this MPI needs to run on this host, and without what leads it to others."""
@@ -212,13 +208,11 @@ class _Flags:
         )
 
     def library(self) -> Path:
-        """The file with the MPI functions of C. It is called libmpi, but for Debian's libmpich."""
-        for name in ("mpi", "mpich"):
-            for folder in self.folders:
-                file = folder / f"lib{name}.so"
-                if name in self.names and file.exists():
-                    return _behind_script(file)
-        raise _PassedOver("lacks the library libmpi.so")
+        """The file with the MPI functions of C."""
+        file = _find_library(self.folders, self.names)
+        if file is None:
+            raise _PassedOver("lacks the library libmpi.so")
+        return _behind_script(file)
 
     def compile_flags(self) -> tuple[str, ...]:
         return tuple(f"-I{folder}" for folder in self.headers)
@@ -241,6 +235,13 @@ def prepend(variable: str, folders: Sequence[Path], base: Mapping[str, str]) -> 
 
 def _existing(folders: Iterable[Path]) -> tuple[Path, ...]:
     return tuple(folder for folder in folders if folder.is_dir())
+
+
+def _find_library(folders: Iterable[Path], names: Sequence[str]) -> Path | None:
+    """What a linker takes for the MPI functions of C. It is called libmpi, but for Debian's libmpich."""
+    folders = list(folders)
+    files = (folder / f"lib{name}.so" for name in ("mpi", "mpich") if name in names for folder in folders)
+    return next((file for file in files if file.exists()), None)
 
 
 def _behind_script(file: Path) -> Path:

@@ -18,6 +18,7 @@ from glmpatch.patching.model import Conflict, Options
 from glmpatch.patching.plan import Plan, make_plan
 from glmpatch.patching.series import Series, load_folder
 from glmpatch.patching.syntax.cpp import CppFile
+from glmpatch.patching.transforms import mpi_helpers
 from glmpatch.patching.tree import WorkTree, write_files, write_own_file
 
 
@@ -31,11 +32,12 @@ def patch_source(tree: Path, originals: Path) -> None:
     Raises:
         BuildFailedError: A file is not what a patch understands. Nothing is written then.
     """
-    for path in _paths(_series()):
+    series = _series()
+    for path in _paths(series):
         kept = originals / path
         if kept.is_file():
             shutil.copyfile(kept, tree / path)
-    plan = _require_clean(make_plan(_series(), WorkTree(tree)))
+    plan = _require_clean(make_plan(series, WorkTree(tree)))
     for path, data in plan.before.items():
         # Whole or not at all: a half file would be taken for the original.
         write_own_file(originals / path, data)
@@ -56,7 +58,8 @@ def patch_as_diff(options: TorchOptions) -> bytes:
 def patch_inputs() -> dict[str, Any]:
     """What decides what the patches make of a source: they and the code that carries them out."""
     transforms = {type(edit.transform) for patch in _series().patches for edit in patch.edits}
-    code = {Path(inspect.getfile(kind)) for kind in (*transforms, CppFile)}
+    # The code that is put into the source has a module of its own.
+    code = {Path(inspect.getfile(kind)) for kind in (*transforms, CppFile)} | {Path(mpi_helpers.__file__)}
     data = (asset_folder("patches") / "pytorch").glob("*.toml")
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in (*code, *data)}
 
