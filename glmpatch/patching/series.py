@@ -12,7 +12,6 @@ import msgspec
 from glmpatch.assets import asset_folder
 from glmpatch.errors import UsageError
 from glmpatch.patching.model import Edit, Options, Patch, Transform
-from glmpatch.patching.transforms import TRANSFORMS
 
 T = TypeVar("T")
 
@@ -139,6 +138,9 @@ def load_patch(file: Path, options: Options) -> Patch:
 
 
 def _edit(file: Path, number: int, edit: _EditFile, options: Options) -> Edit:
+    # LibCST takes longer to import than most commands to run, and few of them read patches.
+    from glmpatch.patching.transforms import TRANSFORMS  # noqa: PLC0415
+
     where = f"{file}: edits[{number}]"
     if edit.path.startswith("/") or ".." in edit.path.split("/"):
         raise UsageError(f"{where}: the path {edit.path!r} leads out of the tree")

@@ -12,7 +12,7 @@ import pytest
 
 from glmpatch.cli import run
 from glmpatch.commands import apply
-from glmpatch.patching import series
+from glmpatch.patching import series, transforms
 from tests.engine_support import SERIES, Swap
 from tests.git_support import make_repo
 
@@ -68,7 +68,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (patches / f"{number}-{patch.id}.toml").write_text(patch_file(patch.id))
     (patches / "upstream.toml").write_text(UPSTREAM_TOML.format(url=repo, commit="main"))
     monkeypatch.setattr(series, "asset_folder", lambda _name: patches)
-    monkeypatch.setattr(series, "TRANSFORMS", {"swap": Swap})
+    monkeypatch.setattr(transforms, "TRANSFORMS", {"swap": Swap})
     # An environment with an MPI backend, whatever this one has.
     monkeypatch.setattr(apply, "find_spec", lambda _name: object())
     return repo

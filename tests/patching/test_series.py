@@ -6,6 +6,7 @@ import pytest
 
 from glmpatch.errors import ExitCode, UsageError
 from glmpatch.patching import series as module
+from glmpatch.patching import transforms
 from glmpatch.patching.model import Edit, Options
 from glmpatch.patching.series import OutOfScope, UpstreamPin, load_folder, load_patch, load_series, load_upstream
 from tests.engine_support import SERIES, Swap
@@ -36,7 +37,7 @@ new = "b"
 
 @pytest.fixture(autouse=True)
 def swap_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TRANSFORMS", {"swap": Swap})
+    monkeypatch.setattr(transforms, "TRANSFORMS", {"swap": Swap})
 
 
 @pytest.fixture
