@@ -6,12 +6,17 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal, TypeAlias
 
 from glmpatch.errors import EnvironmentLacksError
+from glmpatch.machine.placement import Placement
+from glmpatch.machine.topology import Topology
+from glmpatch.mpi.pinning import Pinning
+from glmpatch.mpi.wrapper import Flags, PassedOver, find_library
 from glmpatch.process import CommandFailedError, stream
 
 FlavourId: TypeAlias = Literal["intel", "openmpi", "mpich"]
@@ -30,10 +35,6 @@ text, length = ctypes.create_string_buffer(65536), ctypes.c_int()
 ctypes.CDLL(sys.argv[1]).MPI_Get_library_version(text, ctypes.byref(length))
 print("{_MARK}" + " ".join(text.value.decode(errors="replace").split()))
 """
-
-
-class _PassedOver(Exception):
-    """A root does not hold what is looked for. The message is a clause with the root as its subject."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class Installation:
     def linked(self) -> Path | None:
         """The library that a linker finds with these flags."""
         folders, names = ([flag[2:] for flag in self.link_flags if flag.startswith(kind)] for kind in ("-L", "-l"))
-        return _find_library(map(Path, folders), names)
+        return find_library(map(Path, folders), names)
 
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
         """`base` with what this MPI needs to run on this host, and without what leads it to others."""
@@ -89,7 +90,7 @@ class Search:
     passed_over: tuple[str, ...]
 
 
-class Flavour:
+class Flavour(ABC):
     """One kind of MPI.
 
     Attributes:
@@ -98,6 +99,11 @@ class Flavour:
         identity: Matches the beginning of the text of `MPI_Get_library_version`; the group `version` is the version.
         launcher: Matches what its `mpirun --version` says, and no other's does.
         suffix: What Debian appends to the names of its programs.
+        rank_variable: What a rank reads its number from.
+        size_variable: What a rank reads the number of all ranks from.
+        local_rank_variable: What a rank reads its number on its host from.
+        pmi: What `srun --mpi=` must say to start its ranks.
+        per_host_flag: The option that tells how many ranks a host gets; None if the pinning tells.
     """
 
     id: ClassVar[FlavourId]
@@ -105,6 +111,11 @@ class Flavour:
     identity: ClassVar[re.Pattern[str]]
     launcher: ClassVar[re.Pattern[str]]
     suffix: ClassVar[str] = ""
+    rank_variable: ClassVar[str] = "PMI_RANK"
+    size_variable: ClassVar[str] = "PMI_SIZE"
+    local_rank_variable: ClassVar[str] = "MPI_LOCALRANKID"
+    pmi: ClassVar[Literal["pmi2", "pmix"]] = "pmi2"
+    per_host_flag: ClassVar[str | None] = "-ppn"
 
     def roots(self) -> Iterator[Path]:
         """Where to look, best first: the environment of this Python, PATH, where Debian puts it."""
@@ -131,6 +142,23 @@ class Flavour:
         """Options of `mpirun`, besides the number of ranks."""
         return ()
 
+    @abstractmethod
+    def pinning(self, topology: Topology, placement: Placement, version: str) -> Pinning:
+        """What makes this MPI put the ranks of one host on the cores of `placement`, and the same on each of several.
+
+        Args:
+            topology: The machine that the placement is for.
+            placement: The cores of each local rank.
+            version: Of this MPI: its options differ.
+
+        Raises:
+            UsageError: This MPI cannot be told so.
+        """
+
+    @abstractmethod
+    def remote_shell(self, program: str, version: str) -> tuple[str, ...]:
+        """The options of `mpirun` that make it reach other hosts by `program`, which is called as ssh is."""
+
     def search(self, root: Path | None = None, *, but: Path | None = None) -> Search:
         """Find an installation: in `root` and nowhere else if it is given, else the first of `roots()` that will do.
 
@@ -145,7 +173,7 @@ class Flavour:
                 continue
             try:
                 return Search(self._examine(folder.absolute()), tuple(passed_over))
-            except _PassedOver as reason:
+            except PassedOver as reason:
                 passed_over.append(f"{folder} {reason}")
         return Search(None, tuple(passed_over))
 
@@ -156,71 +184,31 @@ class Flavour:
         """Everything about the MPI in `root`.
 
         Raises:
-            _PassedOver: It is incomplete, broken, or another flavour.
+            PassedOver: It is incomplete, broken, or another flavour.
         """
         launcher = _program(root, "mpirun", self.suffix)
         compiler = _program(root, "mpicxx", self.suffix)
         if launcher is None:
-            raise _PassedOver("has no bin/mpirun")
+            raise PassedOver("has no bin/mpirun")
         environment = {**self.environment(root, os.environ), "LC_ALL": "C"}
         said = _ask([str(launcher), "--version"], environment)
         if not self.launcher.search(said):
-            raise _PassedOver(f"has an mpirun that is not {self.title}'s: {_first_line(said)}")
+            raise PassedOver(f"has an mpirun that is not {self.title}'s: {_first_line(said)}")
         if compiler is None:
-            raise _PassedOver("can run programs, but lacks bin/mpicxx to compile them")
+            raise PassedOver("can run programs, but lacks bin/mpicxx to compile them")
         shown = _ask([str(compiler), "-show"], environment).splitlines()
-        flags = _Flags.parse(shown[-1] if shown else "", root)
+        flags = Flags.parse(shown[-1] if shown else "", root)
         if not any((folder / "mpi.h").is_file() for folder in flags.headers):
-            raise _PassedOver("can run programs, but lacks mpi.h to compile them")
+            raise PassedOver("can run programs, but lacks mpi.h to compile them")
         said = _ask([sys.executable, "-I", "-c", _ASK_LIBRARY, str(flags.library())], environment)
         # Behind what the loader may have to say, as of an LD_PRELOAD that is gone.
         library = said.rpartition(_MARK)[2]
         match = self.identity.match(library)
         if match is None:
-            raise _PassedOver(f"has a library that is not {self.title}'s: {library[:80]}")
+            raise PassedOver(f"has a library that is not {self.title}'s: {library[:80]}")
         return Installation(
             self, root, match["version"], match[0], library, launcher, flags.compile_flags(), flags.link_flags()
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Flags:
-    """The parts of a C++ wrapper's command line that matter. The rest is the wrapper's taste."""
-
-    headers: tuple[Path, ...]
-    folders: tuple[Path, ...]
-    names: tuple[str, ...]
-
-    @classmethod
-    def parse(cls, command: str, root: Path) -> _Flags:
-        """Read what `mpicxx -show` prints; where it names no folder that exists, the usual ones of `root` are meant."""
-        try:
-            words = shlex.split(command)
-        except ValueError as error:
-            raise _PassedOver(f"has an mpicxx that says {command!r}") from error
-        headers, folders, names = (
-            tuple(dict.fromkeys(word[2:] for word in words if word.startswith(flag))) for flag in ("-I", "-L", "-l")
-        )
-        return cls(
-            _existing(map(Path, headers)) or _existing([root / "include"]),
-            _existing(map(Path, folders)) or _existing([root / "lib64", root / "lib"]),
-            names,
-        )
-
-    def library(self) -> Path:
-        """The file with the MPI functions of C."""
-        file = _find_library(self.folders, self.names)
-        if file is None:
-            raise _PassedOver("lacks the library libmpi.so")
-        return _behind_script(file)
-
-    def compile_flags(self) -> tuple[str, ...]:
-        return tuple(f"-I{folder}" for folder in self.headers)
-
-    def link_flags(self) -> tuple[str, ...]:
-        """With the old kind of run path: what the MPI itself loads later, libfabric, is searched there, too."""
-        paths = [flag for folder in self.folders for flag in (f"-L{folder}", f"-Wl,-rpath,{folder}")]
-        return ("-Wl,--disable-new-dtags", *paths, "-Wl,--as-needed", *(f"-l{name}" for name in self.names))
 
 
 def leads_elsewhere(name: str) -> bool:
@@ -231,25 +219,6 @@ def leads_elsewhere(name: str) -> bool:
 def prepend(variable: str, folders: Sequence[Path], base: Mapping[str, str]) -> dict[str, str]:
     """The variable, a list of paths, with these folders before what it has in `base`."""
     return {variable: os.pathsep.join([*map(str, folders), *filter(None, [base.get(variable)])])}
-
-
-def _existing(folders: Iterable[Path]) -> tuple[Path, ...]:
-    return tuple(folder for folder in folders if folder.is_dir())
-
-
-def _find_library(folders: Iterable[Path], names: Sequence[str]) -> Path | None:
-    """What a linker takes for the MPI functions of C. It is called libmpi, but for Debian's libmpich."""
-    folders = list(folders)
-    files = (folder / f"lib{name}.so" for name in ("mpi", "mpich") if name in names for folder in folders)
-    return next((file for file in files if file.exists()), None)
-
-
-def _behind_script(file: Path) -> Path:
-    """The library itself: in a package, which cannot hold links, `libmpi.so` is a linker script that names it."""
-    with file.open("rb") as opened:
-        start = opened.read(4096)
-    named = re.search(rb"INPUT\(\s*([^\s)]+)", start)
-    return file if named is None or start.startswith(b"\x7fELF") else file.parent / os.fsdecode(named[1])
 
 
 def _program(root: Path, name: str, suffix: str) -> Path | None:
@@ -263,9 +232,9 @@ def _ask(command: Sequence[str], environment: Mapping[str, str]) -> str:
     try:
         return "\n".join(stream(command, env=environment))
     except CommandFailedError as error:
-        raise _PassedOver(f"is broken: {shlex.join(command[:2])} says: {_last_line(error.tail)}") from error
+        raise PassedOver(f"is broken: {shlex.join(command[:2])} says: {_last_line(error.tail)}") from error
     except (EnvironmentLacksError, OSError) as error:
-        raise _PassedOver(f"is broken: {command[0]} does not start: {error}") from error
+        raise PassedOver(f"is broken: {command[0]} does not start: {error}") from error
 
 
 def _first_line(text: str) -> str:

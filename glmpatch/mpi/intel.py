@@ -8,7 +8,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar
 
+from glmpatch.machine.placement import Placement
+from glmpatch.machine.topology import Topology
 from glmpatch.mpi.flavour import Flavour, FlavourId, prepend
+from glmpatch.mpi.pinning import Pinning, masks
 
 _ONEAPI = Path("/opt/intel/oneapi/mpi/latest")
 # Where libfabric lies, by age and origin: the packages, oneAPI since 2021.11, oneAPI before.
@@ -45,3 +48,12 @@ class Intel(Flavour):
             **prepend("LD_LIBRARY_PATH", libraries, base),
             **({"FI_PROVIDER_PATH": str(providers[0])} if providers else {}),
         }
+
+    def pinning(self, topology: Topology, placement: Placement, version: str) -> Pinning:  # noqa: ARG002
+        """Masks of CPUs: names of domains, like `numa`, count memory that has no CPUs, too."""
+        domains = {"I_MPI_PIN_DOMAIN": f"[{','.join(masks(placement))}]", "I_MPI_PIN_CELL": "core"}
+        return Pinning((), {"I_MPI_PIN": "on", **domains})
+
+    def remote_shell(self, program: str, version: str) -> tuple[str, ...]:  # noqa: ARG002
+        """The bootstrap server is ssh, whatever program it is."""
+        return ("-bootstrap", "ssh", "-bootstrap-exec", program)
