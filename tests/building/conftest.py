@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+from glmpatch.building import toolchain, wheel
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -92,3 +95,13 @@ def _with_torch() -> None:
 def venv(tmp_path: Path) -> Venv:
     """An environment without a backend and without an MPI."""
     return make_venv(tmp_path / "venv")
+
+
+@pytest.fixture
+def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Our sources with C++ that compiles quicker."""
+    copy = shutil.copytree(toolchain.sources(), tmp_path / "mpi_backend", ignore=shutil.ignore_patterns("*.[ch]pp"))
+    (copy / "module.cpp").write_text("int other() { return 42; }\n")
+    monkeypatch.setattr(toolchain, "sources", lambda: copy)
+    monkeypatch.setattr(wheel, "sources", lambda: copy)
+    return copy

@@ -13,10 +13,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from glmpatch.building.backend import _hand_over, _scratch
+from glmpatch.building.backend import BackendOptions, BackendState, _hand_over, _scratch, build_backend
 from glmpatch.building.packages import alone_in
 from glmpatch.building.record import RECORD, BackendInfo
-from glmpatch.building.toolchain import find_torch
+from glmpatch.building.steps import BuildEvent, StepStarted
+from glmpatch.building.toolchain import find_compiler, find_torch, hash_inputs
 from glmpatch.errors import BuildFailedError, EnvironmentLacksError, ExitCode
 from tests.building.conftest import Ran, Venv, finish, make_venv
 from tests.building.test_record import INFO
@@ -245,6 +246,35 @@ def test_a_build_that_is_stopped_leaves_nothing_behind(venv: Venv, tmp_path: Pat
     assert finish(build).code == ExitCode.INTERRUPTED
     assert [entry for entry in scratch.iterdir() if entry.name.startswith("glmpatch")] == []
     assert not list(venv.site.glob("glmpatch_mpi*"))
+
+
+def test_what_compiles_and_is_no_backend_is_not_handed_over(
+    sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert sources.exists()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    options = BackendOptions("mpich", installation("mpich").root, tmp_path / "dist", jobs=1)
+    told: list[BuildEvent] = []
+    with pytest.raises(BuildFailedError, match="glmpatch_mpi") as caught:
+        build_backend(options, told.append)
+    assert caught.value.hint.endswith("/logs/verify.log")
+    stages = [event.title.partition(" ")[0] for event in told if isinstance(event, StepStarted)]
+    assert stages[-3:] == ["look", "compile", "prove"]
+    assert not (tmp_path / "dist").exists()
+
+
+def test_a_wheel_that_is_there_is_not_built_again(tmp_path: Path) -> None:
+    mpi, torch, compiler = installation("mpich"), find_torch(), find_compiler()
+    assert torch
+    assert compiler
+    info = msgspec.structs.replace(INFO, inputs=hash_inputs(torch, compiler, mpi))
+    for name, record in (("older", INFO), ("same", info)):
+        with zipfile.ZipFile(tmp_path / f"glmpatch_mpi-{name}.whl", "w") as archive:
+            archive.writestr(RECORD, msgspec.json.encode(record))
+    told: list[BuildEvent] = []
+    result = build_backend(BackendOptions("mpich", mpi.root, tmp_path), told.append)
+    assert (result.state, result.info, result.wheel) == (BackendState.CURRENT, info, tmp_path / "glmpatch_mpi-same.whl")
+    assert [event for event in told if not isinstance(event, StepStarted) or event.step != "lock"] == []
 
 
 @pytest.mark.parametrize(

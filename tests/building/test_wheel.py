@@ -9,7 +9,6 @@ import msgspec
 import pytest
 from packaging.version import Version
 
-from glmpatch.building import toolchain, wheel
 from glmpatch.building.state import BuildFolder
 from glmpatch.building.steps import BuildEvent, Progress, run_steps
 from glmpatch.building.toolchain import Compiler, find_compiler
@@ -21,16 +20,6 @@ from tests.building.test_toolchain import MPI
 pytestmark = pytest.mark.usefixtures("_with_torch")
 
 PLAIN = msgspec.structs.replace(INFO, compile_flags=(), link_flags=())
-
-
-@pytest.fixture
-def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Our sources with C++ that compiles quicker."""
-    copy = shutil.copytree(toolchain.sources(), tmp_path / "mpi_backend", ignore=shutil.ignore_patterns("*.[ch]pp"))
-    (copy / "module.cpp").write_text("int other() { return 42; }\n")
-    monkeypatch.setattr(toolchain, "sources", lambda: copy)
-    monkeypatch.setattr(wheel, "sources", lambda: copy)
-    return copy
 
 
 @pytest.fixture

@@ -51,9 +51,24 @@ def test_ending_says_nothing(ending: str, flavour: FlavourId) -> None:
     assert (finished.code, finished.output) == (0, "")
 
 
+@pytest.mark.parametrize(
+    ("flavour", "arguments"),
+    [("intel", ("multiple",)), ("openmpi", ("multiple", "destroy")), ("mpich", ("multiple",))],
+)
+def test_mpi4py_starts_and_ends_mpi(flavour: FlavourId, arguments: tuple[str, ...]) -> None:
+    """Each MPI in one way, each way with one MPI; `make conformance` asks for all ways of each."""
+    check_mpi4py(flavour, *arguments)
+
+
+@pytest.mark.conformance
 @pytest.mark.parametrize("flavour", ALL_FLAVOURS)
 @pytest.mark.parametrize("arguments", [("multiple",), ("multiple", "destroy")])
-def test_mpi4py_starts_and_ends_mpi(flavour: FlavourId, arguments: tuple[str, ...]) -> None:
+def test_mpi4py_starts_and_ends_every_mpi(flavour: FlavourId, arguments: tuple[str, ...]) -> None:
+    """Takes half a minute, so `make test` runs a part of it alone."""
+    check_mpi4py(flavour, *arguments)
+
+
+def check_mpi4py(flavour: FlavourId, *arguments: str) -> None:
     finished = run_with_mpi4py(flavour, *arguments)
     assert (finished.code, finished.output) == (0, "")
 

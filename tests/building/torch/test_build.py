@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import resource
 import shutil
 import subprocess
@@ -346,7 +347,7 @@ def test_the_disk_is_full_in_the_middle(
     mended = build("--until", "build", *option)
     assert mended.code == 0
     # How ninja begins where nothing is left to compile.
-    assert "  0 of 1, about 0 s left\n" in mended.out
+    assert re.search(r"^  0 of 1, about \d+ s left$", mended.out, re.MULTILINE)
     assert workshop.kernels == kernels
 
 
