@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 from glmpatch.building.record import installed_backend
 from glmpatch.errors import EnvironmentLacksError, UsageError
-from glmpatch.mpi import FLAVOURS
-from glmpatch.mpi.flavour import Installation, prepend
+from glmpatch.launching.plan import find_built_for
+from glmpatch.mpi.flavour import Installation
 from glmpatch.patching.model import Backend
 
 
@@ -45,8 +44,16 @@ class Torchrun:
         return dict(base)
 
     def to_type(self, ranks: int, script: str) -> str:
-        """The same, for a person to type."""
-        return _to_type(os.environ, ["torchrun", "--no-python", "--nproc-per-node", str(ranks), "bash", script])
+        """The same, for a person to type.
+
+        The script says python3, and this Python may be in an environment that is not active: its folder is put first,
+        unless its programs are what is found anyway.
+        """
+        own = Path(sys.executable).parent
+        programs = [own / name for name in ("python3", "torchrun") if (own / name).exists()]
+        found = all(shutil.which(program.name) == str(program) for program in programs)
+        command = ["torchrun", "--no-python", "--nproc-per-node", str(ranks), "bash", script]
+        return shlex.join(command) if found else f'env PATH={shlex.quote(str(own))}:"$PATH" {shlex.join(command)}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,31 +76,9 @@ class Mpirun:
         """`base` with what the MPI needs."""
         return self.mpi.environment(base)
 
-    def to_type(self, ranks: int, script: str) -> str:
-        """The same, for a person to type, with the variables that the MPI needs and this shell has not."""
-        return _to_type(self.mpi.environment(os.environ), self.mpi.launch(ranks, ["bash", script]))
-
-
-def _to_type(needed: Mapping[str, str], command: Sequence[str]) -> str:
-    """The command, after the variables that it needs and this shell has not.
-
-    The script says python3, and this Python may be in an environment that is not active, or behind an MPI in /usr/bin:
-    its folder is put first, unless its programs are what is found anyway.
-    """
-    own = Path(sys.executable).parent
-    programs = [own / name for name in ("python3", "torchrun") if (own / name).exists()]
-    if any(shutil.which(program.name, path=needed.get("PATH")) != str(program) for program in programs):
-        needed = {**needed, **prepend("PATH", [own], needed)}
-    missing = [_assignment(name, value) for name, value in needed.items() if os.environ.get(name) != value]
-    return " ".join([*(["env", *missing] if missing else []), shlex.join(command)])
-
-
-def _assignment(name: str, value: str) -> str:
-    """For a shell; what the variable has already is not spelled out."""
-    old = os.environ.get(name)
-    if old and value.endswith(f"{os.pathsep}{old}"):
-        return f'{name}={shlex.quote(value.removesuffix(old))}"${name}"'
-    return f"{name}={shlex.quote(value)}"
+    def to_type(self, ranks: int, script: str) -> str:  # noqa: ARG002 - torchrun needs it
+        """For a person to type, where `glmpatch apply` has written the launch script."""
+        return f"./launch_cpu.sh {shlex.quote(script)}"
 
 
 Launcher: TypeAlias = Torchrun | Mpirun
@@ -116,11 +101,8 @@ def find_launcher(backend: Backend | None) -> Launcher:
             "glmpatch-mpi is not installed; for the backend mpi the demo needs it, even if torch was built with MPI",
             hint="glmpatch build-backend --mpi intel, or choose --backend gloo",
         )
-    for root in (Path(built.mpi_root), None):
-        found = FLAVOURS[built.flavour].search(root).installation
-        # The backend loads with no other.
-        if found and found.identity == built.identity:
-            return Mpirun(found)
+    if found := find_built_for(built):
+        return Mpirun(found)
     raise EnvironmentLacksError(
         f"the MPI backend was built for {built.mpi} {built.mpi_version} in {built.mpi_root}, which is gone or changed",
         hint=f"glmpatch build-backend --mpi {built.flavour}",

@@ -1,0 +1,92 @@
+"""The settings of the kernel that cost speed."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+from glmpatch.doctor.row import Check, Row, count, size
+from glmpatch.machine.topology import Topology
+
+_THP = Check("thp", "Transparent huge pages")
+_BALANCING = Check("numa-balancing", "NUMA balancing")
+_GOVERNOR = Check("governor", "CPU frequency governor")
+_SWAP = Check("swap", "Swap")
+# A little lies there on every machine that has been up for long, and is never asked for.
+_SWAP_IN_USE = 0.05
+SHOW_MEMORY = "ps -eo pid,user,rss,args --sort=-rss | head"
+
+
+def read(root: Path, path: str) -> str | None:
+    """The text of a file below `root`; None if it is not there or may not be read."""
+    with suppress(OSError):
+        return (root / path).read_text(encoding="utf-8", errors="replace").strip()
+    return None
+
+
+def huge_pages(root: Path) -> Row:
+    """Whether large tensors can have large pages: every step reads all weights, and small pages cost look-ups."""
+    path = "sys/kernel/mm/transparent_hugepage/enabled"
+    text = read(root, path)
+    if text is None:
+        return _THP.passes(f"unknown: no /{path}")
+    evidence = f"{text} in /{path}"
+    if "[never]" in text:
+        return _THP.warns(f"{evidence}: all memory is in pages of 4 KB", f"echo madvise | sudo tee /{path}")
+    return _THP.passes(evidence)
+
+
+def numa_balancing(root: Path, topology: Topology) -> Row:
+    """Whether the kernel moves pages about, which are where they belong already: each rank stays on its cluster."""
+    path = "proc/sys/kernel/numa_balancing"
+    text = read(root, path)
+    if text is None:
+        return _BALANCING.passes(f"not in this kernel: no /{path}")
+    evidence = f"{text} in /{path}"
+    if text == "0":
+        return _BALANCING.passes(evidence)
+    if len(topology.nodes) == 1:
+        return _BALANCING.passes(f"{evidence}, and nothing to balance: one NUMA node")
+    return _BALANCING.warns(
+        f"{evidence}: the kernel takes pages from the ranks to see who uses them", "sudo sysctl kernel.numa_balancing=0"
+    )
+
+
+def governor(root: Path) -> Row:
+    """Whether the CPUs run as fast as they can."""
+    path = "sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
+    found = Counter(read(root, str(file.relative_to(root))) or "unknown" for file in root.glob(path))
+    if not found:
+        return _GOVERNOR.passes(f"not shown here, as on virtual machines: no /{path}")
+    evidence = ", ".join(f"{name} on {count(number, 'CPU')}" for name, number in found.most_common()) + f" in /{path}"
+    if set(found) <= {"performance", "unknown"}:
+        return _GOVERNOR.passes(evidence)
+    return _GOVERNOR.warns(evidence, f"echo performance | sudo tee /{path}")
+
+
+def swap(root: Path) -> Row:
+    """Whether memory has been swapped out."""
+    sizes = memory_info(root)
+    total, free = sizes.get("SwapTotal"), sizes.get("SwapFree")
+    if total is None or free is None:
+        return _SWAP.passes("unknown: /proc/meminfo does not tell")
+    if not total:
+        return _SWAP.passes("none, SwapTotal is 0 in /proc/meminfo")
+    used = total - free
+    evidence = f"{size(used)} of {size(total)} in use, SwapFree in /proc/meminfo"
+    if used <= _SWAP_IN_USE * sizes.get("MemTotal", 0):
+        return _SWAP.passes(evidence)
+    if used < sizes.get("MemAvailable", 0):
+        return _SWAP.warns(f"{evidence}, and there is room for it in memory", "sudo swapoff -a && sudo swapon -a")
+    return _SWAP.warns(
+        f"{evidence}: a rank that is swapped out keeps all others waiting. Stop what takes it, which the command shows",
+        SHOW_MEMORY,
+    )
+
+
+def memory_info(root: Path) -> dict[str, int]:
+    """The sizes in `/proc/meminfo`, in bytes."""
+    pairs = re.findall(r"^(\w+):\s+(\d+) kB$", read(root, "proc/meminfo") or "", re.MULTILINE)
+    return {name: int(number) * 1024 for name, number in pairs}
