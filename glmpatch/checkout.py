@@ -45,6 +45,7 @@ class Checkout:
         root: The top folder of the working tree.
         head: The hash of the commit that is checked out.
         private_folder: A folder for our own data, inside the git folder. It may not exist yet.
+        exclude_file: Where git reads which files it is not to show, of this repository alone. It may not exist yet.
 
     Raises:
         TreeError: There is no commit yet.
@@ -55,7 +56,9 @@ class Checkout:
         self.root = root
         self._git = hardened_git(root)
         try:
-            top, own, head = self._git.rev_parse("--show-toplevel", "--git-path", "glmpatch", "HEAD").split("\n")
+            top, own, exclude, head = self._git.rev_parse(
+                *("--show-toplevel", "--git-path", "glmpatch", "--git-path", "info/exclude", "HEAD")
+            ).split("\n")
         except GitFailedError as error:
             if "ambiguous argument 'HEAD'" in error.message:
                 raise TreeError(f"{root} has no commit yet", hint="commit its files first") from error
@@ -70,6 +73,7 @@ class Checkout:
             )
         self.head = head
         self.private_folder = root / own
+        self.exclude_file = root / exclude
 
     def tracked(self) -> list[str]:
         """The POSIX paths of all files that git tracks here."""

@@ -24,9 +24,12 @@ COMMANDS = {
     "check": "See whether the patches still apply to upstream.",
     "demo": "Patch an embedded stand-in of upstream and train it on two ranks.",
     "diff": "Show what apply would change, as a unified diff.",
+    "doctor": "Say what is missing or slow on this machine, and what mends it.",
+    "launch": "Write the launch script that fits a machine.",
     "patches": "List the patches: what each does, why, and when it can go.",
     "revert": "Take back what apply did.",
     "status": "Show where each patch stands in a folder.",
+    "topology": "Show a machine: sockets, clusters, cores, memory, and where each rank would sit.",
     "update-recipe": "Bring the recipe of build-torch up to date.",
     "update-pin": "Move the pinned commit to the newest one that the patches apply to.",
 }

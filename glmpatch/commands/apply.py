@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import tempfile
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import click
 from glmpatch.commands.options import json_option, series_options, target_argument
 from glmpatch.console import make_console, plan_as_json, print_json, print_left_alone, print_line, print_plan
 from glmpatch.credentials import without_credentials
-from glmpatch.errors import ExitCode
+from glmpatch.errors import ExitCode, GlmpatchError
+from glmpatch.launching.in_tree import SCRIPT, ScriptState, plan_for_here, write_into_tree
 from glmpatch.patching.apply import Applied, apply, require_upstream, survey
 from glmpatch.patching.series import Series, load_upstream
 from glmpatch.upstream import clone
@@ -30,6 +32,7 @@ _LACKS_MPI = (
 @click.option("--ref", help="Clone this commit, branch or tag instead of the pinned commit.")
 @click.option("--no-commit", is_flag=True, help="Change the files, but make no commits.")
 @click.option("--allow-dirty", is_flag=True, help="Commit although other files have uncommitted changes.")
+@click.option("--no-launch", is_flag=True, help="Write no launch script.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done; write nothing.")
 @json_option
 def command(
@@ -40,6 +43,7 @@ def command(
     ref: str | None,
     no_commit: bool,
     allow_dirty: bool,
+    no_launch: bool,
     dry_run: bool,
     as_json: bool,
 ) -> int:
@@ -47,6 +51,9 @@ def command(
 
     TARGET is the folder to patch. If it does not exist yet, the official repository is cloned into it, at the pinned
     commit. All patches are applied, or nothing is written: a conflict is shown with file, line and reason.
+
+    Then ptuning/launch_cpu.sh is written, which starts the training with the ranks that fit this machine. It is never
+    committed, and one of yours is left alone.
     """
     pin = load_upstream()
     console = make_console(stderr=as_json)
@@ -67,19 +74,53 @@ def command(
             applied = Applied(survey(root, series))
         else:
             applied = apply(root, series, commit=not no_commit, allow_dirty=allow_dirty)
+        launch = None if no_launch or applied.plan.conflicts else _write_script(root, dry_run=dry_run)
         left_alone = pin.left_alone(root)
     # The package that build-backend installs. Merely looked for: torch takes seconds to import.
     lacks_mpi = click.get_current_context().params["backend"] == "mpi" and find_spec("glmpatch_mpi") is None
     if as_json:
         report = plan_as_json(applied.plan, left_alone)
-        print_json({**report, "written": applied.written, "commits": applied.commits, "lacks_mpi_backend": lacks_mpi})
+        print_json(
+            {
+                **report,
+                "written": applied.written,
+                "commits": applied.commits,
+                "launch_script": launch and launch.state,
+                "lacks_mpi_backend": lacks_mpi,
+            }
+        )
     else:
         print_plan(console, applied.plan, commits=applied.commits, done=bool(applied.commits or applied.written))
         print_left_alone(console, left_alone)
+        if launch:
+            print_line(console, f"launch script: {SCRIPT} {launch.told}")
         if lacks_mpi and not applied.plan.conflicts:
             print_line(console, _LACKS_MPI)
         print_line(console, _verdict(applied, target, dry_run=dry_run))
     return ExitCode.CONFLICT if applied.plan.conflicts else ExitCode.DONE
+
+
+@dataclass(frozen=True, slots=True)
+class _LaunchScript:
+    """What became of the launch script, and that in words; no state if this machine cannot have one."""
+
+    state: ScriptState | None
+    told: str
+
+
+def _write_script(root: Path, *, dry_run: bool) -> _LaunchScript:
+    """Write the launch script. The patches do not need it: a machine that cannot have one is no failure."""
+    try:
+        plan = plan_for_here()
+        state = write_into_tree(root, plan, dry_run=dry_run)
+    except GlmpatchError as error:
+        return _LaunchScript(None, f"is not written: {error.message}")
+    if state is ScriptState.KEPT:
+        return _LaunchScript(state, "is left alone: apply did not write it, or it was changed since")
+    seats, threads = plan.placement.seats, plan.placement.threads
+    verb = {ScriptState.WRITTEN: "would be written" if dry_run else "is written", ScriptState.CURRENT: "is up to date"}
+    ranks = f"{_count(len(seats), 'rank')} with {_count(threads, 'thread')} each"
+    return _LaunchScript(state, f"{verb[state]}: {ranks} on this machine, with {plan.mpi.title}")
 
 
 def _verdict(applied: Applied, target: Path, *, dry_run: bool) -> str:

@@ -7,11 +7,15 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
-from glmpatch.checkout import Checkout
 from glmpatch.errors import EnvironmentLacksError
 from glmpatch.patching.model import Refusal
 from glmpatch.patching.plan import LARGEST_FILE, too_large
+
+if TYPE_CHECKING:
+    # With git in its wake it takes longer to import than all of `launch`.
+    from glmpatch.checkout import Checkout
 
 JOURNAL = ".glmpatch"
 
@@ -134,15 +138,15 @@ def write_files(root: Path, files: Mapping[str, bytes]) -> None:
                 _staged(file).unlink()
 
 
-def write_own_file(file: Path, data: bytes) -> None:
-    """Write a file of our own, together with the folder that it stands in.
+def write_own_file(file: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Write a file of our own, together with the folder that it stands in, at once or not at all.
 
     Raises:
         EnvironmentLacksError: The folder cannot be written.
     """
     with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-        _stage(file, data, 0o644)
+        _stage(file, data, mode)
         _staged(file).replace(file)
 
 

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
+from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from glmpatch.commands import apply
-from glmpatch.errors import ExitCode
-from tests.commands.conftest import Run
+from glmpatch.errors import EnvironmentLacksError, ExitCode
+from glmpatch.launching import in_tree
+from glmpatch.launching.script import render_script
+from tests.commands.conftest import Result, Run
 from tests.engine_support import CHANGED
 from tests.git_support import UPSTREAM, git, make_folder, make_repo, snapshot, status, subjects
 
@@ -23,7 +28,8 @@ def test_it_clones_and_patches(root: Path, glmpatch: Run) -> None:
         ["dtype", "applied"],
     ]
     assert lines[1].split()[2] == git(root, "rev-parse", "HEAD~1")[:10]
-    assert lines[-2] == "left alone: ptuning/ds_train_finetune.sh ([GPU])"
+    assert lines[-3] == "left alone: ptuning/ds_train_finetune.sh ([GPU])"
+    assert lines[-2].startswith("launch script: ptuning/launch_cpu.sh is written: ")
     assert lines[-1] == f"4 files changed in 2 commits; to undo: glmpatch revert {root}"
     again = glmpatch("apply", root)
     assert (again.code, again.out.splitlines()[-1]) == (ExitCode.DONE, "nothing to do: every patch is applied")
@@ -142,8 +148,11 @@ def test_json(root: Path, glmpatch: Run) -> None:
     result = glmpatch("apply", root, "--json")
     assert (result.code, result.err) == (ExitCode.DONE, "")
     report = result.json
-    assert sorted(report) == ["clean", "commits", "lacks_mpi_backend", "out_of_scope", "patches", "written"]
+    assert sorted(report) == [
+        *("clean", "commits", "lacks_mpi_backend", "launch_script", "out_of_scope", "patches", "written")
+    ]
     assert report["clean"] is True
+    assert report["launch_script"] == "written"
     assert report["commits"]["dtype"] == git(root, "rev-parse", "HEAD")
     assert sorted(report["written"]) == CHANGED
     assert report["out_of_scope"] == [{"path": "ptuning/ds_train_finetune.sh", "why": "[GPU]"}]
@@ -162,13 +171,96 @@ def test_json_of_a_conflict(root: Path, glmpatch: Run) -> None:
     make_folder(root, {**UPSTREAM, "ptuning/main.py": b"\n"})
     result = glmpatch("apply", root, "--json")
     assert result.code == ExitCode.CONFLICT
-    assert (result.json["clean"], result.json["written"]) == (False, [])
+    assert (result.json["clean"], result.json["written"], result.json["launch_script"]) == (False, [], None)
     assert result.json["patches"][0]["edits"][0]["conflict"] == {
         "expected": "nccl",
         "found": "no such text",
         "hint": "look for it",
         "line": 1,
     }
+
+
+def told(result: Result) -> str:
+    """What apply says of the launch script."""
+    (line,) = (line for line in result.out.splitlines() if line.startswith("launch script: "))
+    return line.removeprefix("launch script: ptuning/launch_cpu.sh ")
+
+
+def test_the_launch_script_is_there_and_git_does_not_see_it(root: Path, glmpatch: Run) -> None:
+    make_repo(root)
+    exclude = root / ".git/info/exclude"
+    exclude.parent.mkdir(exist_ok=True)
+    exclude.write_bytes(b"*.orig")
+    assert told(glmpatch("apply", root)).startswith("is written: ")
+    script = root / "ptuning/launch_cpu.sh"
+    assert script.stat().st_mode & 0o777 == 0o755
+    assert subprocess.run([script, "--help"], capture_output=True, text=True, check=True).stdout.startswith("Starts ")
+    assert exclude.read_bytes() == b"*.orig\n/ptuning/launch_cpu.sh\n"
+    assert status(root) == []
+    assert "launch_cpu" not in git(root, "log", "--name-only")
+    assert told(glmpatch("apply", root)).startswith("is up to date: ")
+    assert exclude.read_bytes().count(b"launch_cpu") == 1
+
+
+def test_the_launch_script_of_a_linked_worktree(tmp_path: Path, root: Path, glmpatch: Run) -> None:
+    git(make_repo(root), "worktree", "add", "--quiet", str(tmp_path / "linked"))
+    assert told(glmpatch("apply", tmp_path / "linked")).startswith("is written: ")
+    assert status(tmp_path / "linked") == []
+
+
+def test_a_launch_script_of_an_older_apply_is_renewed(root: Path, glmpatch: Run) -> None:
+    make_folder(root)
+    plan = in_tree.plan_for_here()
+    older = render_script(replace(plan, python_folder=Path("/old")))
+    assert in_tree.write_into_tree(root, replace(plan, python_folder=Path("/old"))) is in_tree.ScriptState.WRITTEN
+    assert told(glmpatch("apply", root, "--dry-run")).startswith("would be written: ")
+    assert (root / in_tree.SCRIPT).read_bytes() == older
+    assert told(glmpatch("apply", root)).startswith("is written: ")
+    assert (root / in_tree.SCRIPT).read_bytes() != older
+
+
+@pytest.mark.parametrize("kind", ["changed", "own", "of launch", "link", "folder"])
+def test_a_launch_script_of_the_user_is_left_alone(tmp_path: Path, root: Path, glmpatch: Run, kind: str) -> None:
+    make_folder(root)
+    script = root / "ptuning/launch_cpu.sh"
+    if kind == "changed":
+        glmpatch("apply", root)
+        script.write_text(script.read_text().replace("RANKS=", "RANKS=9"))
+    elif kind == "own":
+        script.write_text("mine\n")
+    elif kind == "of launch":
+        glmpatch("launch", "--mpi", "intel", "--topology", "max9462-cache", "-o", script)
+    elif kind == "link":
+        (tmp_path / "elsewhere").write_text("mine\n")
+        script.symlink_to(tmp_path / "elsewhere")
+    else:
+        script.mkdir()
+    before = snapshot(script.parent)[script.name] if kind != "folder" else None
+    assert told(glmpatch("apply", root)) == "is left alone: apply did not write it, or it was changed since"
+    assert before is None or snapshot(script.parent)[script.name] == before
+
+
+def test_no_launch_script_if_not_wanted_or_not_patched(root: Path, glmpatch: Run) -> None:
+    make_folder(root)
+    result = glmpatch("apply", root, "--no-launch")
+    assert result.code == ExitCode.DONE
+    assert "launch script" not in result.out
+    (root / "ptuning/main.py").write_text("\n")
+    assert glmpatch("apply", root).code == ExitCode.CONFLICT
+    assert not (root / "ptuning/launch_cpu.sh").exists()
+
+
+def test_a_machine_that_cannot_have_a_launch_script(root: Path, glmpatch: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_folder(root)
+
+    def refuse(_what: None) -> NoReturn:
+        raise EnvironmentLacksError("nothing tells which CPUs this machine has")
+
+    monkeypatch.setattr(in_tree, "read_topology", refuse)
+    result = glmpatch("apply", root)
+    assert result.code == ExitCode.DONE
+    assert told(result) == "is not written: nothing tells which CPUs this machine has"
+    assert glmpatch("apply", root, "--json").json["launch_script"] is None
 
 
 @pytest.mark.parametrize("name", ["apply", "diff", "status", "patches"])

@@ -15,7 +15,11 @@ def test_commits(root: Path, glmpatch: Run) -> None:
     assert result.code == ExitCode.DONE
     head = git(root, "rev-parse", "HEAD")[:10]
     assert sorted(result.out.splitlines()) == sorted(
-        [*(f"reverted {path}" for path in CHANGED), f"in commit {head}: backend, dtype"]
+        [
+            *(f"reverted {path}" for path in CHANGED),
+            f"in commit {head}: backend, dtype",
+            "removed ptuning/launch_cpu.sh",
+        ]
     )
     assert glmpatch("revert", root).out == "nothing to revert\n"
 
@@ -25,9 +29,22 @@ def test_a_folder(root: Path, glmpatch: Run) -> None:
     glmpatch("apply", root)
     result = glmpatch("revert", root, "--json")
     assert result.code == ExitCode.DONE
-    assert sorted(result.json) == ["commit", "patches", "written"]
+    assert sorted(result.json) == ["commit", "patches", "removed", "written"]
+    assert result.json["removed"] == ["ptuning/launch_cpu.sh"]
     assert (sorted(result.json["written"]), result.json["patches"], result.json["commit"]) == (CHANGED, [], None)
     assert snapshot(root) == before
+
+
+def test_a_launch_script_of_the_user_stays(root: Path, glmpatch: Run) -> None:
+    make_repo(root)
+    glmpatch("apply", root)
+    script = root / "ptuning/launch_cpu.sh"
+    script.write_text(script.read_text() + "# mine\n")
+    assert "removed" not in glmpatch("revert", root).out
+    assert script.exists()
+    glmpatch("launch", "--mpi", "intel", "--topology", "max9462-cache", "--force", "-o", script)
+    assert glmpatch("revert", root).out == "nothing to revert\n"
+    assert script.exists()
 
 
 def test_the_same_lines(root: Path, glmpatch: Run) -> None:
