@@ -1,13 +1,18 @@
-"""Run benchmarks and print their tables: `python -m tests.bench [patching] [checking] [backend]`, all by default."""
+"""Run benchmarks and print their tables: `python -m tests.bench [NAME ...]`, all by default."""
 
 from __future__ import annotations
 
 import sys
 
 from glmpatch.console import make_console
-from tests.bench import backend, checking, patching
+from tests.bench import backend, checking, machine, patching
 
-REPORTS = {"patching": patching.report, "checking": checking.report, "backend": backend.report}
+REPORTS = {
+    "patching": patching.report,
+    "machine": machine.report,
+    "checking": checking.report,
+    "backend": backend.report,
+}
 
 
 def main() -> None:
