@@ -8,17 +8,22 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from glmpatch.launching.plan import LaunchPlan, Mpi
+from glmpatch.launching.script import render_script, write_script
+from glmpatch.machine.placement import place
+from glmpatch.machine.read import read_topology
 from glmpatch.patching.model import Backend, Dtype, Options
 from glmpatch.training.corpus import make_corpus, write_data
 from glmpatch.training.demo import SEED, clone_and_patch
-from glmpatch.training.launcher import Launcher, Torchrun
-from glmpatch.training.run import TrainingRun, train
+from glmpatch.training.launcher import Launcher, Mpirun, Torchrun
+from glmpatch.training.run import TrainingRun, train, training_environment
 
 UPSTREAM = os.environ.get("GLMPATCH_UPSTREAM")
 
@@ -124,3 +129,26 @@ def test_a_chat_can_be_trained(tree: Tree) -> None:
     first, second = tree.records("chat")
     assert first == second
     assert len([line for line in first if "loss" in line]) == 4
+
+
+def test_the_launch_script_trains_it(tree: Tree) -> None:
+    """As a user starts it; the ranks have the machine's cores, and end up with the same losses."""
+    if not isinstance(tree.launcher, Mpirun):
+        pytest.skip("the launch script starts ranks with an MPI")
+    topology = read_topology(None)
+    if len(topology.usable_cores) < 2:
+        pytest.skip("two ranks need two cores")
+    mpi = Mpi(tree.launcher.mpi.flavour, tree.launcher.mpi)
+    write_script(tree.ptuning / "launch_cpu.sh", render_script(LaunchPlan(mpi, topology, place(topology, ranks=2))))
+    text = (tree.ptuning / "first.sh").read_text("utf-8")
+    apart = text.replace("--output_dir output/", "--output_dir output/launched-")
+    (tree.ptuning / "launched.sh").write_text(apart, "utf-8")
+    environment = {
+        **training_environment(tree.cache, 2),
+        "RECORD": str(tree.cache / "launched"),
+        "GLMPATCH_RANK_MB": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [str(tree.ptuning / "launch_cpu.sh"), "launched.sh"]
+    subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, check=True, capture_output=True, timeout=300)
+    assert tree.records("launched") == tree.records("first")
