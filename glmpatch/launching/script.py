@@ -9,10 +9,8 @@ import shlex
 from pathlib import Path
 from typing import Any, get_args
 
-import jinja2
-
 from glmpatch import __version__
-from glmpatch.assets import asset_folder
+from glmpatch.assets import shell_template
 from glmpatch.errors import TreeError
 from glmpatch.launching.plan import LaunchPlan, Mpi
 from glmpatch.machine.need import CHATGLM_6B, NeedDtype, Workload, rank_need
@@ -36,18 +34,7 @@ def render_script(plan: LaunchPlan) -> bytes:
     Raises:
         UsageError: The MPI cannot be told to put the ranks there.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(asset_folder("templates")),
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        # Not the default, which is bash's for the length of an array.
-        comment_start_string="<#",
-        comment_end_string="#>",
-        autoescape=False,  # noqa: S701 - a shell script: all that comes from the user is quoted
-    )
-    text = environment.get_template(_TEMPLATE).render(
+    text = shell_template(_TEMPLATE).render(
         version=__version__,
         writer=plan.writer,
         slurm=plan.slurm,

@@ -8,10 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
-
 from glmpatch import __version__
-from glmpatch.assets import asset_folder
+from glmpatch.assets import shell_template
 from glmpatch.building.state import MISLEADING
 from glmpatch.building.steps import Command, Output, Step
 from glmpatch.building.torch.layout import Layout
@@ -52,18 +50,7 @@ def render_script(options: TorchOptions) -> str:
         )
         for step in steps
     ]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(asset_folder("templates")),
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        # Not the default, which is bash's for the length of an array.
-        comment_start_string="<#",
-        comment_end_string="#>",
-        autoescape=False,  # noqa: S701 - a shell script: all that comes from the user is quoted before
-    )
-    return environment.get_template(_TEMPLATE).render(
+    return shell_template(_TEMPLATE).render(
         version=__version__,
         torch=options.full_version,
         variables={name: shlex.quote(str(path)) for name, path in words.places.items()},
