@@ -40,7 +40,12 @@ class DryRun:
         Raises:
             ValueError: What it says of a rank makes no sense.
         """
-        return {int(rank): self.read(cpus, topology) for rank, cpus in self.said.findall(output)}
+        answer: dict[int, frozenset[int]] = {}
+        for rank, said in self.said.findall(output):
+            cpus = self.read(said, topology)
+            if answer.setdefault(int(rank), cpus) != cpus:
+                raise ValueError(f"two places for rank {rank}")
+        return answer
 
 
 def dry_run(installation: Installation) -> DryRun:

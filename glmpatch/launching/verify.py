@@ -100,7 +100,9 @@ def _ask(installation: Installation, asked: DryRun, pinning: Pinning, ranks: int
         (folder / XML).write_bytes(xml)
         (folder / _RANKFILE).write_text(pinning.rankfile())
         options = [*asked.options, *pinning.words(_RANKFILE), "-n", str(ranks)]
-        environment = {**installation.environment(os.environ), **pinning.environment, **asked.environment}
+        # What a user has told hwloc is of another machine.
+        base = {name: value for name, value in os.environ.items() if not name.startswith("HWLOC_")}
+        environment = {**installation.environment(base), **pinning.environment, **asked.environment}
         command = [str(installation.launcher), *options, *asked.program]
         try:
             yield from stream(command, cwd=folder, env=environment, silence=_SILENCE)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from glmpatch.errors import EnvironmentLacksError, UsageError
+from glmpatch.launching.dry_run import dry_run
 from glmpatch.launching.verify import verify
 from glmpatch.machine import hwloc, presets
 from glmpatch.machine.placement import Placement, place
@@ -216,6 +217,30 @@ def test_the_machine_is_that_of_the_file(mpi: Installation) -> None:
     except EnvironmentLacksError:
         agrees = False
     assert not agrees
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"I_MPI_PIN": "off", "I_MPI_PIN_PROCESSOR_LIST": "0,1", "HYDRA_BINDING": "none", "I_MPI_DEBUG": "5"},
+        {"I_MPI_PIN_PROCESSOR_EXCLUDE_LIST": "0", "I_MPI_PIN_INFO": "0-3", "PRTE_MCA_hwloc_use_topo_file": "none"},
+        {"HWLOC_COMPONENTS": "-xml", "HWLOC_THISSYSTEM": "1", "HWLOC_XML_VERBOSE": "1"},
+    ],
+)
+def test_what_a_user_has_told_the_mpi_does_not_matter(
+    mpi: Installation, told: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    topology = machine(packages=1, snc=2)
+    assert verify(mpi, topology, place(topology)).agrees
+
+
+def test_a_rank_that_is_told_of_twice_is_at_one_place() -> None:
+    asked, topology = dry_run(find("intel")), machine(packages=1, snc=2)
+    assert asked.answer("[0] 0-3\n[1] 4\n[0] 0,1,2,3\n", topology) == {0: frozenset(range(4)), 1: frozenset([4])}
+    with pytest.raises(ValueError, match="two places for rank 0"):
+        asked.answer("[0] 0-3\n[0] 4-7\n", topology)
 
 
 def test_it_needs_no_scheduler_and_leaves_nothing(

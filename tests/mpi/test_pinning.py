@@ -15,7 +15,10 @@ SMALL = machine(packages=1, snc=2, cores=2)
 
 def test_intel_is_given_masks() -> None:
     pinning = FLAVOURS["intel"].pinning(SMALL, place(SMALL), "2021.18.1")
-    assert pinning == Pinning((), {"I_MPI_PIN": "on", "I_MPI_PIN_CELL": "core", "I_MPI_PIN_DOMAIN": "[0x3,0xc]"})
+    # What a user may have in the environment is undone.
+    lists = {"I_MPI_PIN_PROCESSOR_LIST": "", "I_MPI_PIN_PROCESSOR_EXCLUDE_LIST": ""}
+    domains = {"I_MPI_PIN": "on", "I_MPI_PIN_CELL": "core", "I_MPI_PIN_DOMAIN": "[0x3,0xc]"}
+    assert pinning == Pinning((), {**domains, **lists})
 
 
 def test_mpich_is_given_lists() -> None:
