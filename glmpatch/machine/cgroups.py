@@ -56,10 +56,10 @@ def _allowed(root: Path, what: str) -> tuple[int, ...] | None:
 
 def _quota(folder: Path) -> float | None:
     # Not there, the word "max", or -1.
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, ZeroDivisionError):
         quota, period = (folder / "cpu.max").read_text(encoding="ascii").split()
         return int(quota) / int(period)
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, ZeroDivisionError):
         quota = (folder / "cpu.cfs_quota_us").read_text(encoding="ascii")
         period = (folder / "cpu.cfs_period_us").read_text(encoding="ascii")
         return int(quota) / int(period) if int(quota) > 0 else None

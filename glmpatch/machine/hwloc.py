@@ -10,12 +10,14 @@ from glmpatch.errors import UsageError
 from glmpatch.machine.hwloc_render import render
 from glmpatch.machine.memory_kinds import NodeFacts, assumed_distances, judge_nodes
 from glmpatch.machine.safe_xml import read_xml
-from glmpatch.machine.topology import Core, Topology
+from glmpatch.machine.topology import MOST_NUMBER, Core, Topology
 
 __all__ = ["parse", "render"]
 
-# More than any machine has of CPUs, packages or nodes: what is numbered higher is no topology.
-_MOST_NUMBER = 1 << 16
+# More nodes than Linux can have.
+_MOST_NODES = 1024
+# Amounts of memory and the like have 64 bits.
+_MOST_AMOUNT = 1 << 64
 _WORD = 32
 
 _BANDWIDTHS = ("Bandwidth", "ReadBandwidth")
@@ -129,28 +131,31 @@ def _walk(element: Element, found: _Found, *, package: int | None, cpus: int, ca
     for info in element.iterfind("info[@name='CPUModel']"):
         found.model = found.model or " ".join(info.get("value", "").split())
     if kind == "Package":
-        package = _number(element.get("os_index", "0"))
+        package = _amount(element.get("os_index", "0"))
     elif kind == "MemCache":
-        cache = int(element.attrib["cache_size"])
+        cache = _amount(element.attrib["cache_size"])
     elif kind == "NUMANode":
         found.nodes.append((element, cpus, cache))
     elif kind == "Core":
         found.cores.append((cpus, -1 if package is None else package))
     elif kind == "PU":
-        found.cpus[_number(element.attrib["os_index"])] = -1 if package is None else package
+        cpu = _number(element.attrib["os_index"])
+        if cpu in found.cpus:
+            raise ValueError(f"two CPUs have the number {cpu}")
+        found.cpus[cpu] = -1 if package is None else package
     for child in element.iterfind("object"):
         _walk(child, found, package=package, cpus=cpus, cache=cache)
 
 
 def _cores(found: _Found) -> Iterator[tuple[tuple[int, ...], int]]:
     """The CPUs and the package of each core. A CPU outside of all is one of its own."""
-    rest = dict(found.cpus)
+    rest = _every(found)
     for mask, package in found.cores:
-        cpus = tuple(cpu for cpu in _members(mask) if rest.pop(cpu, None) is not None)
-        if cpus:
-            yield cpus, package
-    for cpu, package in rest.items():
-        yield (cpu,), package
+        if own := mask & rest:
+            yield tuple(_members(own)), package
+        rest &= ~own
+    for cpu in _members(rest):
+        yield (cpu,), found.cpus[cpu]
 
 
 def _homes(found: _Found) -> dict[int, int]:
@@ -158,12 +163,12 @@ def _homes(found: _Found) -> dict[int, int]:
 
     hwloc says of memory without CPUs which CPUs it is near to, just as of other memory. But other memory comes first.
     """
-    homes: dict[int, int] = {}
+    rest = _every(found)
+    homes = dict.fromkeys(found.cpus, _number(found.nodes[0][0].attrib["os_index"]))
     for element, mask, _ in sorted(found.nodes, key=lambda node: node[1].bit_count()):
-        for cpu in _members(mask):
-            homes.setdefault(cpu, _number(element.attrib["os_index"]))
-    rest = _number(found.nodes[0][0].attrib["os_index"])
-    return {cpu: homes.get(cpu, rest) for cpu in found.cpus}
+        homes |= dict.fromkeys(_members(mask & rest), _number(element.attrib["os_index"]))
+        rest &= ~mask
+    return homes
 
 
 def _node_facts(root: Element, found: _Found, homes: dict[int, int]) -> tuple[list[NodeFacts], bool]:
@@ -172,14 +177,16 @@ def _node_facts(root: Element, found: _Found, homes: dict[int, int]) -> tuple[li
     numbers = [_number(element.attrib["os_index"]) for element, _, _ in found.nodes]
     if len(set(numbers)) < len(numbers):
         raise ValueError("two NUMA nodes have one number")
+    if len(numbers) > _MOST_NODES:
+        raise ValueError(f"it has more than {_MOST_NODES} NUMA nodes")
     told = _distances(root, numbers)
-    distances = told or list(assumed_distances([frozenset(_members(mask)) for _, mask, _ in found.nodes]))
+    distances = told or list(assumed_distances([mask for _, mask, _ in found.nodes]))
     bandwidths = _bandwidths(root)
     facts = [
         NodeFacts(
             number=number,
             cpus=tuple(sorted(cpu for cpu, home in homes.items() if home == number)),
-            memory=int(element.get("local_memory", "0")),
+            memory=_amount(element.get("local_memory", "0")),
             distances=row,
             cache=cache,
             subtype=element.get("subtype", ""),
@@ -196,7 +203,7 @@ def _distances(root: Element, numbers: list[int]) -> list[tuple[int, ...]] | Non
         return [(10,)]
     for element in root.iterfind("distances2[@name='NUMALatency'][@type='NUMANode']"):
         indexes = [int(word) for part in element.iterfind("indexes") for word in (part.text or "").split()]
-        values = [int(word) for part in element.iterfind("u64values") for word in (part.text or "").split()]
+        values = [_amount(word) for part in element.iterfind("u64values") for word in (part.text or "").split()]
         size = len(indexes)
         if size * size == len(values) and set(numbers) <= set(indexes) and element.get("indexing") == "os":
             places = [indexes.index(number) for number in numbers]
@@ -210,21 +217,28 @@ def _bandwidths(root: Element) -> dict[str, int]:
     for name in _BANDWIDTHS:
         for value in root.iterfind(f"memattr[@name='{name}']/memattr_value[@target_obj_type='NUMANode']"):
             node = value.attrib["target_obj_gp_index"]
-            best[node] = max(best.get(node, 0), int(value.attrib["value"]))
+            best[node] = max(best.get(node, 0), _amount(value.attrib["value"]))
     return best
 
 
 def _number(text: str) -> int:
     number = int(text)
-    if not 0 <= number < _MOST_NUMBER:
-        raise ValueError(f"the number {number} of a CPU, a package or a NUMA node")
+    if not 0 <= number < MOST_NUMBER:
+        raise ValueError(f"the number {number} of a CPU or a NUMA node")
     return number
+
+
+def _amount(text: str) -> int:
+    amount = int(text)
+    if not 0 <= amount < _MOST_AMOUNT:
+        raise ValueError(f"the amount {text[:40]}")
+    return amount
 
 
 def _mask(text: str) -> int:
     """A set as hwloc writes it, `0xff,,0x0000ff00`: words of 32 bits, the highest first; an empty one is 0."""
     words = text.split(",")
-    if len(words) > _MOST_NUMBER // _WORD:
+    if len(words) > MOST_NUMBER // _WORD:
         raise ValueError("a set of more CPUs than any machine has")
     mask = 0
     for word in words:
@@ -233,6 +247,11 @@ def _mask(text: str) -> int:
             raise ValueError(f"{text[:40]!r} is not a set of CPUs or nodes")
         mask = mask << _WORD | bits
     return mask
+
+
+def _every(found: _Found) -> int:
+    """All CPUs."""
+    return sum(1 << cpu for cpu in found.cpus)
 
 
 def _members(mask: int) -> Iterator[int]:

@@ -235,7 +235,9 @@ def _outlooks(topology: Topology, placement: Placement, need: RankNeed) -> tuple
 
 
 def _hbm(topology: Topology) -> int:
-    return sum(node.cache + (node.memory if node.kind == "hbm" else 0) for node in topology.nodes)
+    """All HBM that we may use."""
+    allowed = (node for node in topology.nodes if node.number in topology.allowed_nodes)
+    return sum(node.cache + (node.memory if node.kind == "hbm" else 0) for node in allowed)
 
 
 def _hbm_of(topology: Topology, seat: Seat, placement: Placement) -> list[int]:

@@ -70,7 +70,7 @@ def judge_nodes(facts: Sequence[NodeFacts], model: str, packages: int) -> tuple[
     Returns:
         The nodes, and what was assumed of them, a sentence each.
     """
-    is_max = bool(re.search(r"\bXeon\b.*\bMax\b", model))
+    is_max = bool(re.search(r"\bXeon\b.*\bMax\b", model, re.IGNORECASE))
     kinds = {node.number: _told(node) for node in facts}
     beside = _hbm_beside(facts, packages) if is_max else set()
     notes = []
@@ -93,11 +93,11 @@ def judge_nodes(facts: Sequence[NodeFacts], model: str, packages: int) -> tuple[
     return tuple(nodes), tuple(notes)
 
 
-def assumed_distances(places: Sequence[frozenset[int]]) -> Iterator[tuple[int, ...]]:
+def assumed_distances(places: Sequence[int]) -> Iterator[tuple[int, ...]]:
     """The distances where a source tells none: what shares CPUs is nearer than what does not.
 
     Args:
-        places: The CPUs that each node is near to, in the order of the nodes.
+        places: The CPUs that each node is near to, a bit each, in the order of the nodes.
     """
     for row, here in enumerate(places):
         yield tuple(10 if row == column else 15 if here & there else 20 for column, there in enumerate(places))

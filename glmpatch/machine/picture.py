@@ -31,7 +31,10 @@ def draw(topology: Topology, placement: Placement, *, width: int = 80, ascii_onl
 
 def wrap(sentences: Iterable[str], width: int) -> list[str]:
     """The sentences in lines of at most that many columns; but a path is not broken, so that it can be copied."""
-    wrapper = textwrap.TextWrapper(width, subsequent_indent=INDENT, break_on_hyphens=False, break_long_words=False)
+    # Of a terminal whose size nobody has set it is 0.
+    wrapper = textwrap.TextWrapper(
+        max(width, 1), subsequent_indent=INDENT, break_on_hyphens=False, break_long_words=False
+    )
     return [line for sentence in sentences for line in wrapper.wrap(sentence)]
 
 

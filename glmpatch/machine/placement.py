@@ -73,7 +73,7 @@ class _Demand:
             of = f" of {len(topology.cores)}" if usable < len(topology.cores) else ""
             where = f"CPUs {format_cpu_list(topology.allowed_cpus)} of {topology.source}"
             raise UsageError(
-                f"{self._subject()} {needed} cores, {usable}{of} are usable ({where})",
+                f"{self._subject()} {needed} cores, {usable}{of} {'is' if usable == 1 else 'are'} usable ({where})",
                 hint=self._what_fits(usable, self.reserve_cores),
             )
         if quota and at_once > quota:

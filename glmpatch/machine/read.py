@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from glmpatch.errors import UsageError
 from glmpatch.machine import hwloc, presets
+from glmpatch.machine.safe_xml import MOST_BYTES
 from glmpatch.machine.sysfs import read_machine
 from glmpatch.machine.topology import Topology
 
@@ -27,9 +29,11 @@ def read_topology(what: str | None, *, root: Path = Path("/")) -> Topology:
         return presets.load(what)
     file = Path(what)
     try:
-        data = file.read_bytes()
+        with file.open("rb") as opened:
+            data = opened.read(MOST_BYTES + 1)
     except FileNotFoundError:
         raise UsageError(f"{what}: there is no preset and no file of that name", hint=presets.hint(what)) from None
     except OSError as error:
         raise UsageError(f"{what}: {error.strerror}", hint=presets.hint(what)) from None
-    return hwloc.parse(data, what)
+    # A name that is not UTF-8 could not be shown.
+    return hwloc.parse(data, os.fsencode(what).decode(errors="replace"))

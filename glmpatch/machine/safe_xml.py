@@ -6,7 +6,7 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 # The largest topologies have some megabytes and a dozen levels.
-_MOST_BYTES = 64_000_000
+MOST_BYTES = 64_000_000
 _MOST_LEVELS = 100
 
 
@@ -18,8 +18,8 @@ def read_xml(data: bytes) -> Element:
     Raises:
         ValueError: It is not XML, or such as is refused. The message says what, and where.
     """
-    if len(data) > _MOST_BYTES:
-        raise ValueError(f"it has more than {_MOST_BYTES // 1_000_000} MB")
+    if len(data) > MOST_BYTES:
+        raise ValueError(f"it has more than {MOST_BYTES // 1_000_000} MB")
     builder = TreeBuilder()
     depth = 0
 
@@ -46,6 +46,7 @@ def read_xml(data: bytes) -> Element:
     parser.EntityDeclHandler = refuse_entity
     try:
         parser.Parse(data, True)
-    except expat.ExpatError as error:
+    # The latter for an encoding that nobody knows.
+    except (expat.ExpatError, LookupError) as error:
         raise ValueError(f"it is not XML: {error}") from None
     return builder.close()

@@ -47,7 +47,8 @@ class _Reader:
         facts = self._nodes(online)
         homes = {cpu: node.number for node in facts for cpu in node.cpus}
         nodes, judged = judge_nodes(facts, model, len(set(packages.values())))
-        flags = first.get("flags", first.get("Features", "")).split()
+        # ARM has no line of that name, and other instructions for bf16.
+        flags = first.get("flags", "").split()
         numbers = tuple(node.number for node in facts)
         return Topology(
             source="this machine" if self._root == _ROOT else str(self._root),
@@ -71,7 +72,9 @@ class _Reader:
         """The CPUs that are online."""
         folder = self._root / "sys/devices/system/cpu"
         if online := _list(folder / "online"):
-            return online
+            # LXC can tell as many CPUs as it grants the time of, from 0 on. Those that are ours are true.
+            ours = self._affinity("Cpus_allowed_list") or ()
+            return tuple(sorted({*online, *(cpu for cpu in ours if (folder / f"cpu{cpu}/topology").is_dir())}))
         self._notes.append("/sys/devices/system/cpu does not tell the CPUs: taken from /proc.")
         online = tuple(sorted(self._processors)) or self._affinity("Cpus_allowed_list") or ()
         if not online:
@@ -124,7 +127,7 @@ class _Reader:
         rows = [tuple(int(word) for word in re.findall(r"\d+", text)) for text in texts]
         if any(len(row) != len(rows) for row in rows):
             self._notes.append("The distances of the NUMA nodes are not told: guessed.")
-            rows = list(assumed_distances([frozenset(cpus[number]) for number in folders]))
+            rows = list(assumed_distances([sum(1 << cpu for cpu in cpus[number]) for number in folders]))
         return [
             NodeFacts(
                 number=number,

@@ -12,6 +12,9 @@ HbmMode: TypeAlias = Literal["none", "only", "flat", "cache"]
 # The instructions that decide how fast a dtype is, as /proc/cpuinfo spells them.
 ISA_FLAGS = ("amx_tile", "amx_bf16", "avx512_bf16", "avx512f", "avx2")
 
+# More than any machine has of CPUs or of NUMA nodes.
+MOST_NUMBER = 1 << 16
+
 
 @dataclass(frozen=True, slots=True)
 class Core:
@@ -134,7 +137,10 @@ def parse_cpu_list(text: str) -> tuple[int, ...]:
     numbers: set[int] = set()
     for part in filter(None, text.strip().split(",")):
         first, _, last = part.partition("-")
-        numbers.update(range(int(first), int(last or first) + 1))
+        end = int(last or first) + 1
+        if end > MOST_NUMBER:
+            raise ValueError(f"{text[:40]!r} has numbers that no machine has")
+        numbers.update(range(int(first), end))
     return tuple(sorted(numbers))
 
 

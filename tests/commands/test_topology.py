@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import sys
 from pathlib import Path
@@ -48,6 +49,19 @@ def test_a_machine_that_nobody_knows(glmpatch: Run) -> None:
     result = glmpatch("topology", "--topology", "max9462-flt")
     assert result.code == ExitCode.USAGE
     assert "max9462-flat" in result.err
+
+
+def test_a_name_that_is_not_utf_8(glmpatch: Run, tmp_path: Path) -> None:
+    file = tmp_path / os.fsdecode(b"\xff.xml")
+    file.write_text(render(presets.load("vm-2core")))
+    document = glmpatch("topology", "--topology", file, "--json").json
+    assert document["topology"]["source"] == f"{tmp_path}/\N{REPLACEMENT CHARACTER}.xml"
+
+
+def test_a_file_without_end(glmpatch: Run) -> None:
+    result = glmpatch("topology", "--topology", "/dev/zero")
+    assert result.code == ExitCode.USAGE
+    assert "it has more than 64 MB" in result.err
 
 
 def test_json_has_the_whole_model(glmpatch: Run) -> None:

@@ -74,6 +74,7 @@ def v2_memory(folder: str, limit: int | str, used: int, cached: int = 0) -> dict
         (f"{V1_LINES}\n{V2_LINES}", {"unified/slice/job/cpu.max": "50000 100000"}, 0.5),
         (f"{V1_LINES}\n{V2_LINES}", {"unified/cgroup.procs": "", **v1_cpu("/slice/job", 125000)}, 2.5),
         (V2_LINES, {"slice/job/cpu.max": "nonsense"}, None),
+        (V2_LINES, {"slice/job/cpu.max": "100000 0"}, None),
     ],
 )
 def test_cpu_quota(tmp_path: Path, lines: str, files: dict[str, str], expected: float | None) -> None:

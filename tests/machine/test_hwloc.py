@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,8 @@ from hypothesis import strategies as st
 
 from glmpatch.errors import UsageError
 from glmpatch.machine import hwloc
+from glmpatch.machine.picture import draw
+from glmpatch.machine.placement import place
 from glmpatch.machine.topology import Core, NumaNode, Topology
 from tests.machine.machines import GIB, XEON_MAX, allow, machine, max9462, offline, with_memory_node
 
@@ -202,12 +205,14 @@ LAUGHS = (
         (b"# numactl -H\n", "it is not XML: not well-formed"),
         (document(NODE + PUS)[:-20], "it is not XML: no element found"),
         (b"\xff\xfe\x00", "it is not XML"),
+        (b"<?xml version='1.0' encoding='klingon'?><topology/>", "it is not XML: unknown encoding: klingon"),
         (b"<topology/>", "hwloc 1.0; versions 2 and 3 are read"),
         (document(NODE + PUS, version="4.1"), "hwloc 4.1; versions 2 and 3 are read"),
         (b'<svg version="2.0"/>', "its root is <svg>"),
         (b'<topology version="2.0"/>', "it has no machine"),
         (document(NODE), "it has no CPUs"),
         (document(PUS), "it has no NUMA node"),
+        (document(NODE + PUS + PUS), "two CPUs have the number 0"),
         (document(NODE + NODE + PUS), "two NUMA nodes have one number"),
         (document(PUS + NODE.replace('os_index="0"', "")), "it lacks 'os_index'"),
         (document(NODE + PUS, attributes='nodeset="0x1"'), "it lacks 'cpuset'"),
@@ -220,6 +225,9 @@ LAUGHS = (
             "a set of more CPUs than any machine",
         ),
         (document(NODE.replace("4096", "4K") + PUS), "invalid literal"),
+        (document(NODE.replace("4096", "-4096") + PUS), "the amount -4096"),
+        (document(NODE.replace("4096", "9" * 400) + PUS), "the amount 9999"),
+        (document(PUS + "".join(node(number, "0x1") for number in range(1025))), "it has more than 1024 NUMA nodes"),
         (document("<object>" * 5000 + "</object>" * 5000), "more than 100 levels"),
         (LAUGHS.encode(), "it declares the entity 'a'"),
         (
@@ -234,6 +242,28 @@ def test_bad_files(data: bytes, message: str) -> None:
         hwloc.parse(data, "node.xml")
     assert message in caught.value.message
     assert "lstopo node.xml" in caught.value.hint
+
+
+_ATTRIBUTES = re.compile(r'="[^"]*"')
+_WRITTEN = hwloc.render(machine(packages=1, snc=2, cores=2, hbm="flat"))
+_NONSENSE = ["", "0", "-1", "NaN", "1e5", "9" * 400, "0xf_f", "0x1" + "," * 2047, "-0x1", "PU", "Core", "NUMANode"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_nonsense_is_read_or_refused(data: st.DataObject) -> None:
+    places = [match.span() for match in _ATTRIBUTES.finditer(_WRITTEN)]
+    chosen = data.draw(st.lists(st.sampled_from(places), min_size=1, max_size=4, unique=True))
+    text = _WRITTEN
+    for start, end in sorted(chosen, reverse=True):
+        text = f'{text[:start]}="{data.draw(st.sampled_from(_NONSENSE))}"{text[end:]}'
+    try:
+        topology = hwloc.parse(text.encode(), "x.xml")
+        placement = place(topology)
+    except UsageError:
+        return
+    assert draw(topology, placement)
+    assert hwloc.parse(hwloc.render(topology).encode(), "x.xml").allowed_cpus == topology.allowed_cpus
 
 
 def test_no_file_is_read_for_a_doctype() -> None:

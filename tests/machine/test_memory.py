@@ -207,6 +207,13 @@ def test_a_node_that_we_may_not_use_gets_nothing() -> None:
     assert [(node.number, node.wanted) for node in found.nodes] == [(4, 7 * safe), (5, safe)]
 
 
+def test_hbm_that_we_may_not_use_serves_nobody() -> None:
+    found = plan(replace(max9462("flat"), allowed_nodes=tuple(range(8))))
+    assert {outlook.mode: outlook.share for outlook in found.modes} == {"flat": 0, "cache": 0}
+    half = plan(replace(max9462("cache"), allowed_nodes=(4, 5, 6, 7)))
+    assert "its HBM caches 8.6 GB" in half.modes[-1].why
+
+
 def test_the_control_group_bounds_all_ranks_together() -> None:
     topology = machine()
     peak = rank_need(CHATGLM_6B, Workload()).peak_bytes

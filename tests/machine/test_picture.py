@@ -194,6 +194,10 @@ def test_how_fast_bf16_is(isa: tuple[str, ...] | None, says: str) -> None:
     assert says in picture(replace(machine(), isa=isa))
 
 
+def test_a_terminal_without_a_size() -> None:
+    assert "┌ socket 0 ─┐" in picture(machine(packages=1, snc=1), width=0)
+
+
 def test_a_path_is_not_broken() -> None:
     path = "/a-b/" * 30 + "node.xml"
     assert path in picture(replace(machine(), source=path))

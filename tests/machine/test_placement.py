@@ -126,6 +126,8 @@ def test_a_refusal_tells_what_the_cpuset_leaves() -> None:
         UsageError, match=r"^3 ranks need 3 cores, 2 of 64 are usable \(CPUs 9-10,73 of test machine\)$"
     ):
         place(allow(machine(), [9, 10, 73]), ranks=3)
+    with pytest.raises(UsageError, match=r"^2 ranks need 2 cores, 1 of 64 is usable"):
+        place(allow(machine(), [9]), ranks=2)
     with pytest.raises(UsageError, match=r"^none of the CPUs of test machine may be used$"):
         place(allow(machine(), []))
 

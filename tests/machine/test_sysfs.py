@@ -90,6 +90,14 @@ def test_the_cpuset_of_the_control_group_counts_too(tmp_path: Path) -> None:
     assert read_machine(tmp_path).allowed_cpus == tuple(range(16))
 
 
+def test_a_container_that_tells_as_many_cpus_as_it_grants_the_time_of(tmp_path: Path) -> None:
+    write_tree(tmp_path, allow(machine(packages=1, snc=1, cores=8, ht=False), [4, 5]))
+    write(tmp_path, f"{CPU}/online", "0-1")
+    read = read_machine(tmp_path)
+    assert read.allowed_cpus == (4, 5)
+    assert [core.cpus for core in read.usable_cores] == [(4,), (5,)]
+
+
 def test_limits_of_the_control_group(tmp_path: Path) -> None:
     check_same(tmp_path, replace(machine(packages=1, snc=1, cores=2), cpu_quota=2.5, memory_limit=40 * GIB))
 
@@ -135,6 +143,7 @@ def test_slower_memory_beside_hbm(tmp_path: Path, mode: HbmMode, snc: int) -> No
         (XEON, 64, 60_000, "other"),
         (XEON_MAX, 64, 0, "hbm"),
         (XEON_MAX, 63, 0, "hbm"),
+        (XEON_MAX.upper(), 64, 0, "hbm"),
         (XEON_MAX, 32, 0, "other"),
         (XEON_MAX, 96, 0, "other"),
         (XEON, 64, 0, "other"),
@@ -242,12 +251,18 @@ def test_a_machine_of_which_nothing_can_be_read(tmp_path: Path) -> None:
     assert "--topology" in caught.value.hint
 
 
+def test_arm_has_other_instructions(tmp_path: Path) -> None:
+    write_tree(tmp_path, machine(packages=1, snc=1, cores=1, ht=False))
+    write(tmp_path, "proc/cpuinfo", "processor\t: 0\nFeatures\t: fp asimd sve i8mm bf16")
+    assert read_machine(tmp_path).isa is None
+
+
 def test_files_that_make_no_sense(tmp_path: Path) -> None:
     topology = machine(packages=1, snc=1, cores=2)
     write_tree(tmp_path, topology)
     for path in (f"{NODE}/node0/distance", f"{NODE}/node0/meminfo", f"{CPU}/cpu0/topology/physical_package_id"):
         write(tmp_path, path, "?")
-    write(tmp_path, "proc/self/status", "Cpus_allowed_list:\t?")
+    write(tmp_path, "proc/self/status", "Cpus_allowed_list:\t0-99999999999")
     read = read_machine(tmp_path)
     assert (read.allowed_cpus, read.nodes[0].memory) == (topology.allowed_cpus, 0)
 
