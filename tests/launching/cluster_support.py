@@ -97,6 +97,15 @@ _OVER = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEM
 
 
 @cache
+def no_backend() -> Mapping[str, str]:
+    """Hides the MPI backend of this environment, which may be for another MPI. Our scripts bring their own."""
+    folder = Path(mkdtemp(prefix="glmpatch-hiding-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    (folder / "sitecustomize.py").write_text('import sys\nsys.modules["glmpatch_mpi"] = None\n')
+    return {"PYTHONPATH": str(folder)}
+
+
+@cache
 def demo_tree() -> Path:
     """A folder with `ChatGLM-6B`, patched for MPI in fp32, and a `model`, `data` and a `cache` for it."""
     folder = Path(mkdtemp(prefix="glmpatch-tree-"))

@@ -22,7 +22,7 @@ from glmpatch.machine.placement import place
 from glmpatch.machine.read import read_topology
 from glmpatch.mpi import FLAVOURS
 from glmpatch.mpi.flavour import FlavourId
-from tests.launching.cluster_support import Records
+from tests.launching.cluster_support import Records, no_backend
 from tests.launching.test_script import HOSTILE
 from tests.machine.machines import max9462
 from tests.mpi_support import ALL_FLAVOURS, installation
@@ -63,7 +63,7 @@ def launch(
     return subprocess.run(
         [ptuning / "launch_cpu.sh", *arguments],
         cwd=cwd,
-        env={**os.environ, **env},
+        env={**os.environ, **no_backend(), **env},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

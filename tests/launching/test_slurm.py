@@ -13,7 +13,7 @@ from glmpatch.cli import run
 from glmpatch.machine.placement import place
 from glmpatch.machine.read import read_topology
 from glmpatch.mpi.flavour import FlavourId
-from tests.launching.cluster_support import Job, Records, Slurm, one_slurm
+from tests.launching.cluster_support import Job, Records, Slurm, no_backend, one_slurm
 from tests.mpi_support import ALL_FLAVOURS, installation
 
 pytestmark = pytest.mark.train
@@ -30,7 +30,8 @@ def submit(slurm: Slurm, records: Records, launcher: Literal["srun", "mpirun"], 
     job = records.folder / "train job.sbatch"
     mpi = ["--mpi", records.flavour, "--mpi-root", str(installation(records.flavour).root)]
     assert run(["launch", *mpi, "--ranks", "2", "--slurm", "-o", str(job)]) == 0
-    return slurm.submit("--chdir", records.ptuning, job, script, env={"LAUNCHER": launcher, "GLMPATCH_RANK_MB": "1"})
+    environment = {**no_backend(), "LAUNCHER": launcher, "GLMPATCH_RANK_MB": "1"}
+    return slurm.submit("--chdir", records.ptuning, job, script, env=environment)
 
 
 def check_seats(records: Records) -> None:

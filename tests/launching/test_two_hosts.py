@@ -13,7 +13,7 @@ import pytest
 
 from glmpatch.cli import run
 from glmpatch.mpi.flavour import FlavourId
-from tests.launching.cluster_support import Records, TwoHosts, demo_tree, two_hosts, wait_for
+from tests.launching.cluster_support import Records, TwoHosts, demo_tree, no_backend, two_hosts, wait_for
 from tests.mpi_support import ALL_FLAVOURS, installation
 
 pytestmark = pytest.mark.train
@@ -43,7 +43,7 @@ def launched(hosts: TwoHosts, launch: Path, script: str) -> Iterator[subprocess.
     with subprocess.Popen(
         hosts.on_first(launch, script),
         cwd=demo_tree() / "ChatGLM-6B" / "ptuning",
-        env={**os.environ, **_SETTINGS, "GLMPATCH_REMOTE_SHELL": str(hosts.remote_shell)},
+        env={**os.environ, **no_backend(), **_SETTINGS, "GLMPATCH_REMOTE_SHELL": str(hosts.remote_shell)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
