@@ -124,6 +124,7 @@ def _mpi(plan: LaunchPlan) -> dict[str, Any]:
         "launcher_pattern": shlex.quote(flavour.launcher.pattern),
         "pinning": pinning.shell_words('"$RANKFILE"'),
         "pinning_environment": {name: shlex.quote(value) for name, value in pinning.environment.items()},
+        "pinning_without": pinning.without,
         "slots": [shlex.quote(slot) for slot in pinning.slots],
         "pmi": flavour.pmi,
         # What starts the ranks of Intel MPI and of MPICH.

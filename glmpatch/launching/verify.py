@@ -101,7 +101,11 @@ def _ask(installation: Installation, asked: DryRun, pinning: Pinning, ranks: int
         (folder / _RANKFILE).write_text(pinning.rankfile())
         options = [*asked.options, *pinning.words(_RANKFILE), "-n", str(ranks)]
         # What a user has told hwloc is of another machine.
-        base = {name: value for name, value in os.environ.items() if not name.startswith("HWLOC_")}
+        base = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("HWLOC_") and name not in pinning.without
+        }
         environment = {**installation.environment(base), **pinning.environment, **asked.environment}
         command = [str(installation.launcher), *options, *asked.program]
         try:

@@ -50,13 +50,10 @@ class Intel(Flavour):
         }
 
     def pinning(self, topology: Topology, placement: Placement, version: str) -> Pinning:  # noqa: ARG002
-        """Masks of CPUs: names of domains, like `numa`, count memory that has no CPUs, too.
-
-        Lists of CPUs that a user has in the environment would go before them.
-        """
+        """Masks of CPUs: names of domains, like `numa`, count memory that has no CPUs, too."""
         domains = {"I_MPI_PIN_DOMAIN": f"[{','.join(masks(placement))}]", "I_MPI_PIN_CELL": "core"}
-        lists = {"I_MPI_PIN_PROCESSOR_LIST": "", "I_MPI_PIN_PROCESSOR_EXCLUDE_LIST": ""}
-        return Pinning((), {"I_MPI_PIN": "on", **domains, **lists})
+        lists = ("I_MPI_PIN_PROCESSOR_LIST", "I_MPI_PIN_PROCESSOR_EXCLUDE_LIST")
+        return Pinning((), {"I_MPI_PIN": "on", **domains}, without=lists)
 
     def remote_shell(self, program: str, version: str) -> tuple[str, ...]:  # noqa: ARG002
         """The bootstrap server is ssh, whatever program it is."""

@@ -62,7 +62,7 @@ class OpenMpi(Flavour):
             if is_old(version)
             else ("--map-by", f"rankfile:file={RANKFILE}:HWTCPUS:OVERSUBSCRIBE", "--bind-to", "hwthread"),
             {"HWLOC_ALLOW": "all"},
-            tuple(_slot(seat, order, most) for seat in placement.seats),
+            slots=tuple(_slot(seat, order, most) for seat in placement.seats),
         )
 
     def remote_shell(self, program: str, version: str) -> tuple[str, ...]:

@@ -19,11 +19,13 @@ class Pinning:
     Attributes:
         options: Of `mpirun`. `RANKFILE` in one of them stands for the path of the rankfile.
         environment: What `mpirun` must have in its environment.
+        without: Variables of the user's that `mpirun` must not have: they would go before these options.
         slots: What the rankfile says of each local rank behind `slot=`, by rank; empty if the MPI needs no rankfile.
     """
 
     options: tuple[str, ...]
     environment: dict[str, str] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
     slots: tuple[str, ...] = ()
 
     def rankfile(self) -> str:

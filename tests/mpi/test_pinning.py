@@ -15,10 +15,9 @@ SMALL = machine(packages=1, snc=2, cores=2)
 
 def test_intel_is_given_masks() -> None:
     pinning = FLAVOURS["intel"].pinning(SMALL, place(SMALL), "2021.18.1")
-    # What a user may have in the environment is undone.
-    lists = {"I_MPI_PIN_PROCESSOR_LIST": "", "I_MPI_PIN_PROCESSOR_EXCLUDE_LIST": ""}
+    lists = ("I_MPI_PIN_PROCESSOR_LIST", "I_MPI_PIN_PROCESSOR_EXCLUDE_LIST")
     domains = {"I_MPI_PIN": "on", "I_MPI_PIN_CELL": "core", "I_MPI_PIN_DOMAIN": "[0x3,0xc]"}
-    assert pinning == Pinning((), {**domains, **lists})
+    assert pinning == Pinning((), domains, without=lists)
 
 
 def test_mpich_is_given_lists() -> None:
@@ -36,11 +35,11 @@ def test_mpich_is_given_lists() -> None:
 def test_open_mpi_is_given_a_rankfile(version: str, options: tuple[str, ...]) -> None:
     pinning = FLAVOURS["openmpi"].pinning(SMALL, place(SMALL), version)
     # hwloc counts the two threads of a core one after the other.
-    assert pinning == Pinning(options, {"HWLOC_ALLOW": "all"}, ("0-3", "4-7"))
+    assert pinning == Pinning(options, {"HWLOC_ALLOW": "all"}, slots=("0-3", "4-7"))
 
 
 def test_a_rankfile_has_a_line_each_rank() -> None:
-    assert Pinning((), {}, ("0-3", "4-7")).rankfile() == "rank 0=localhost slot=0-3\nrank 1=localhost slot=4-7\n"
+    assert Pinning((), slots=("0-3", "4-7")).rankfile() == "rank 0=localhost slot=0-3\nrank 1=localhost slot=4-7\n"
 
 
 def test_the_path_of_the_rankfile_is_put_in() -> None:
