@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -38,20 +39,22 @@ def examine(tree: Path | None = None, *, shape: ModelShape = CHATGLM_6B, root: P
         holds_upstream(tree)
     topology = read_topology(None, root=root)
     placement = place(topology)
+    built = installed_backend()
     with ThreadPoolExecutor() as pool:
-        built = installed_backend()
-        asked = pool.submit(ask_torch, placement.seats[0].cpus, placement.threads)
         searched = pool.submit(mpi_rows.find_mpis, built)
         named = pool.submit(hosts.ask_name)
-        read = read_tree(tree) if tree else None
-        report, mpis, (name, addresses) = asked.result(), searched.result(), named.result()
+        looked = pool.submit(read_tree, tree) if tree else None
+        # What takes longest is asked from here: only this thread is told of Ctrl-C, and then stops it.
+        report = ask_torch(placement.seats[0].cpus, placement.threads)
+        mpis, (name, addresses) = searched.result(), named.result()
+        read = looked.result() if looked else None
     session = limits.ask_session()
     requirements = packages.train_requirements()
     faster = torch_rows.faster_dtype(report) or "bf16"
     dtype = read.options.dtype if read and read.done else faster
     needs = {each: rank_need(shape, Workload(dtype=each)) for each in get_args(Dtype)}
     plans = {each: plan_memory(topology, placement, need) for each, need in needs.items()}
-    return (
+    rows = (
         packages.python(requirements),
         packages.packages(requirements),
         torch_rows.torch(report),
@@ -74,3 +77,5 @@ def examine(tree: Path | None = None, *, shape: ModelShape = CHATGLM_6B, root: P
         hosts.libraries(),
         *((patched(read, faster), launch_script(read, topology)) if read else ()),
     )
+    # Who is root may have no sudo, as in containers.
+    return rows if session.user else tuple(replace(row, mend=row.mend.replace("sudo ", "")) for row in rows)

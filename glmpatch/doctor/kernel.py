@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from contextlib import suppress
@@ -14,8 +15,6 @@ _THP = Check("thp", "Transparent huge pages")
 _BALANCING = Check("numa-balancing", "NUMA balancing")
 _GOVERNOR = Check("governor", "CPU frequency governor")
 _SWAP = Check("swap", "Swap")
-# A little lies there on every machine that has been up for long, and is never asked for.
-_SWAP_IN_USE = 0.05
 SHOW_MEMORY = "ps -eo pid,user,rss,args --sort=-rss | head"
 
 
@@ -26,6 +25,18 @@ def read(root: Path, path: str) -> str | None:
     return None
 
 
+def in_container(root: Path) -> bool:
+    """Whether Docker, Podman or Kubernetes started this."""
+    return any((root / path).exists() for path in (".dockerenv", "run/.containerenv")) or (
+        "KUBERNETES_SERVICE_HOST" in os.environ
+    )
+
+
+def _on_host(root: Path, command: str) -> str:
+    """A command that changes the kernel, which no container may do."""
+    return f"{command}  # on the host" if in_container(root) else command
+
+
 def huge_pages(root: Path) -> Row:
     """Whether large tensors can have large pages: every step reads all weights, and small pages cost look-ups."""
     path = "sys/kernel/mm/transparent_hugepage/enabled"
@@ -34,7 +45,10 @@ def huge_pages(root: Path) -> Row:
         return _THP.passes(f"unknown: no /{path}")
     evidence = f"{text} in /{path}"
     if "[never]" in text:
-        return _THP.warns(f"{evidence}: all memory is in pages of 4 KB", f"echo madvise | sudo tee /{path}")
+        mend = _on_host(root, f"echo always | sudo tee /{path}")
+        return _THP.warns(f"{evidence}: all memory is in pages of 4 KB", mend)
+    if "[madvise]" in text and os.environ.get("THP_MEM_ALLOC_ENABLE") != "1":
+        return _THP.passes(f"{evidence}: PyTorch asks for them if THP_MEM_ALLOC_ENABLE is 1")
     return _THP.passes(evidence)
 
 
@@ -50,7 +64,8 @@ def numa_balancing(root: Path, topology: Topology) -> Row:
     if len(topology.nodes) == 1:
         return _BALANCING.passes(f"{evidence}, and nothing to balance: one NUMA node")
     return _BALANCING.warns(
-        f"{evidence}: the kernel takes pages from the ranks to see who uses them", "sudo sysctl kernel.numa_balancing=0"
+        f"{evidence}: the kernel takes pages from the ranks to see who uses them",
+        _on_host(root, "sudo sysctl kernel.numa_balancing=0"),
     )
 
 
@@ -63,11 +78,11 @@ def governor(root: Path) -> Row:
     evidence = ", ".join(f"{name} on {count(number, 'CPU')}" for name, number in found.most_common()) + f" in /{path}"
     if set(found) <= {"performance", "unknown"}:
         return _GOVERNOR.passes(evidence)
-    return _GOVERNOR.warns(evidence, f"echo performance | sudo tee /{path}")
+    return _GOVERNOR.warns(evidence, _on_host(root, f"echo performance | sudo tee /{path}"))
 
 
 def swap(root: Path) -> Row:
-    """Whether memory has been swapped out."""
+    """Whether memory has been swapped out, and would not have room if it was asked for again."""
     sizes = memory_info(root)
     total, free = sizes.get("SwapTotal"), sizes.get("SwapFree")
     if total is None or free is None:
@@ -76,10 +91,8 @@ def swap(root: Path) -> Row:
         return _SWAP.passes("none, SwapTotal is 0 in /proc/meminfo")
     used = total - free
     evidence = f"{size(used)} of {size(total)} in use, SwapFree in /proc/meminfo"
-    if used <= _SWAP_IN_USE * sizes.get("MemTotal", 0):
+    if used <= sizes.get("MemAvailable", 0):
         return _SWAP.passes(evidence)
-    if used < sizes.get("MemAvailable", 0):
-        return _SWAP.warns(f"{evidence}, and there is room for it in memory", "sudo swapoff -a && sudo swapon -a")
     return _SWAP.warns(
         f"{evidence}: a rank that is swapped out keeps all others waiting. Stop what takes it, which the command shows",
         SHOW_MEMORY,

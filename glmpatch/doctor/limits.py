@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from glmpatch.doctor.kernel import read
+from glmpatch.doctor.kernel import in_container, read
 from glmpatch.doctor.row import Check, Row, count, size
 from glmpatch.machine.placement import Placement
 from glmpatch.machine.topology import Topology, format_cpu_list
@@ -107,13 +107,6 @@ def shared_memory(root: Path, session: Session, ranks: int) -> Row:
         return _SHM.passes(evidence)
     mend = "docker run --shm-size=1g ..." if in_container(root) else "sudo mount -o remount,size=1g /dev/shm"
     return _SHM.fails(f"{evidence}: MPI dies of a bus error", mend)
-
-
-def in_container(root: Path) -> bool:
-    """Whether Docker, Podman or Kubernetes started this."""
-    return any((root / path).exists() for path in (".dockerenv", "run/.containerenv")) or (
-        "KUBERNETES_SERVICE_HOST" in os.environ
-    )
 
 
 def ulimits(root: Path, session: Session, placement: Placement, rank_bytes: int) -> Row:

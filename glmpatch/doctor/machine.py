@@ -96,4 +96,4 @@ def _make_room(topology: Topology, plans: Mapping[Dtype, MemoryPlan], dtype: Dty
     if plans["bf16"].verdict == "fits":
         return apply_command(tree, "bf16")
     needed = size(plan.need.peak_bytes * (1 + MARGIN))
-    return f"take a machine with {needed} to spare for a rank; here: glmpatch demo"
+    return f"glmpatch demo  # this trains a small model; ChatGLM-6B takes a machine with {needed} to spare for a rank"

@@ -16,12 +16,13 @@ import time
 from typing import Any
 
 MARK = "glmpatch-doctor:"
-# A layer of ChatGLM-6B's attention, and the tokens of a rank in one pass of upstream's train.sh. With fewer, what
-# counts is reading the weights, which is faster in bf16 even where it is emulated.
-_WIDTH = 4096
+# A quarter of a layer of ChatGLM-6B's attention, and the tokens of a rank in one pass of upstream's train.sh. With
+# fewer tokens, what counts is reading the weights, which is faster in bf16 even where it is emulated.
+_WIDTH = 2048
 _TOKENS = 128
 _SECONDS = 0.3
-_REPEATS = 20
+# The first time, kernels are made and threads are started.
+_LEAST, _MOST = 3, 20
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 
 
@@ -69,9 +70,10 @@ def _time_dtypes(torch: Any) -> dict[str, object]:
         name: [torch.ones(*shape, dtype=getattr(torch, dtype)) for shape in shapes] for name, dtype in _DTYPES.items()
     }
     times: dict[str, list[float]] = {name: [] for name in _DTYPES}
-    # The first time, kernels are made. Where it is slow all the same, it is slow enough to be told by that.
     begin = time.perf_counter()
-    while not times["fp32"] or (time.perf_counter() - begin < _SECONDS and len(times["fp32"]) < _REPEATS):
+    for at in range(_MOST):
+        if at >= _LEAST and time.perf_counter() - begin > _SECONDS:
+            break
         for name, (batch, layer) in inputs.items():
             start = time.perf_counter()
             linear(batch, layer)

@@ -29,7 +29,7 @@ class TorchReport:
     """What PyTorch said.
 
     Attributes:
-        error: Why it cannot be imported, its last line; "" if it can.
+        error: Why it cannot be imported or does not multiply, its last line; "" if it does.
         version: `torch.__version__`.
         distributed: Whether it has `torch.distributed`.
         mpi: What `torch.distributed.is_mpi_available()` says.
@@ -78,9 +78,9 @@ def ask_torch(cpus: Sequence[int], threads: int) -> TorchReport:
             elif line.strip():
                 last = line.strip()
     except (CommandFailedError, SilentError) as error:
-        reason = last if isinstance(error, CommandFailedError) else error.message
+        reason = error.message if isinstance(error, SilentError) else last or f"exit code {error.returncode}"
         # What it had said before it died holds.
-        facts.setdefault("load_error" if "version" in facts else "error", reason or error.message.splitlines()[0])
+        facts.setdefault("load_error" if "fp32" in facts else "error", reason)
     return TorchReport(**facts, kernel=kernel)
 
 

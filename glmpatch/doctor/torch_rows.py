@@ -34,7 +34,8 @@ def torch(report: TorchReport) -> Row:
     """Whether PyTorch can be imported."""
     if report.error:
         again = "" if report.error == "it is not installed" else "--force-reinstall "
-        return _TORCH.fails(f"import torch: {report.error}", pip(f"install {again}torch"))
+        doing = "multiplying" if report.version else "import torch"
+        return _TORCH.fails(f"{doing}: {report.error}", pip(f"install {again}torch"))
     return _TORCH.passes(f"{report.version}, {count(report.threads, 'thread')} for a rank")
 
 
@@ -50,7 +51,7 @@ def backend(report: TorchReport, built: BackendInfo | None, tree: PatchedTree | 
     if tree and tree.options.backend != "mpi":
         return _BACKEND.passes(f"not needed: the tree is patched for {tree.options.backend}")
     if report.error:
-        return _BACKEND.fails("unknown, as PyTorch cannot be imported", torch(report).mend)
+        return _BACKEND.fails("unknown, as PyTorch does not work", torch(report).mend)
     if not report.distributed:
         return _BACKEND.fails(
             "this PyTorch was built without torch.distributed", pip("install --force-reinstall torch")
@@ -142,7 +143,7 @@ def _hidden_amx(root: Path) -> tuple[str, str] | None:
     kernel = read(root, "proc/sys/kernel/osrelease") or platform.release()
     version = re.match(r"(\d+)\.(\d+)", kernel)
     if version and tuple(map(int, version.groups())) < _AMX_SINCE:
-        return f"but Linux {kernel} is too old for it", "boot Linux 5.16 or newer"
+        return f"but Linux {kernel} is too old for it", "# boot Linux 5.16 or newer"
     if "hypervisor" in info.get("flags", "").split():
-        return "but the hypervisor hides it", "give the virtual machine the CPU of its host (QEMU: -cpu host)"
-    return "but the firmware or the kernel hides it", "grep -o clearcpuid=[^ ]* /proc/cmdline  # take that out"
+        return "but the hypervisor hides it", "# give the virtual machine the CPU of its host (QEMU: -cpu host)"
+    return "but the firmware or the kernel hides it", "grep -o 'clearcpuid=[^ ]*' /proc/cmdline  # take that out"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -20,6 +21,9 @@ from glmpatch.patching.series import load_series, load_upstream
 
 _TREE = Check("tree", "Patched tree")
 _SCRIPT = Check("launch-script", "Launch script")
+_LARGEST = 1 << 20
+# Those that Linux can be built for.
+_MOST_CPUS = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,17 +132,16 @@ def patched(tree: PatchedTree, dtype: Dtype) -> Row:
 def launch_script(tree: PatchedTree, topology: Topology) -> Row:
     """Whether the launch script of the tree was written for this machine. It is read, not run."""
     file, mend = tree.script, write_launch_script(tree.script)
-    try:
-        text = file.read_text(encoding="utf-8", errors="replace")
-    except OSError:
+    text = _read(file)
+    if text is None:
         if tree.options.backend != "mpi":
             return _SCRIPT.passes(f"none, nor is it needed for {tree.options.backend}")
         return _SCRIPT.warns(f"there is no {file}", mend)
     cpus = _variable(text, "CPUS")
-    if cpus is None:
+    wanted = None if cpus is None else _numbers(cpus)
+    if cpus is None or wanted is None:
         return _SCRIPT.passes(f"unknown: {file} is not as glmpatch writes it")
-    missing = set(_numbers(cpus)) - set(topology.allowed_cpus)
-    if missing:
+    if missing := set(wanted) - set(topology.allowed_cpus):
         return _SCRIPT.fails(f"{file} is for CPUs that are not here, or not for us: {format_cpu_list(missing)}", mend)
     here = [f"{node.number}:{format_cpu_list(node.cpus)}" for node in topology.clusters]
     nodes = _variable(text, "NUMA_NODES")
@@ -156,6 +159,15 @@ def write_launch_script(file: Path, ranks: int | None = None) -> str:
     return shlex.join(["glmpatch", "launch", *options, "-o", str(file)])
 
 
+def _read(file: Path) -> str | None:
+    """The text of a file; None if there is none, or none that may be read. No program writes a larger script."""
+    with suppress(OSError):
+        if file.is_file():
+            with file.open(encoding="utf-8", errors="replace") as script:
+                return script.read(_LARGEST)
+    return None
+
+
 def _variable(text: str, name: str) -> list[str] | None:
     """The words of an array of the script, or of the default that a variable has; None if there is no such line."""
     found = re.search(rf"^{name}=(?:\((.*)\)|\$\{{\w+:-(.*)\}})$", text, re.MULTILINE)
@@ -165,8 +177,9 @@ def _variable(text: str, name: str) -> list[str] | None:
         return None
 
 
-def _numbers(ranks: Iterable[str]) -> Iterable[int]:
-    try:
-        return parse_cpu_list(",".join(ranks))
-    except ValueError:
-        return ()
+def _numbers(ranks: Sequence[str]) -> Sequence[int] | None:
+    """The CPUs in lists of them; None if they are not such lists, or longer than those of any machine."""
+    parts = ",".join(ranks).split(",")
+    if len(parts) > _MOST_CPUS or not all(re.fullmatch(r"\d{1,4}(-\d{1,4})?", part, re.ASCII) for part in parts):
+        return None
+    return parse_cpu_list(",".join(parts))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from glmpatch.doctor.examine import examine
 from glmpatch.doctor.row import State
 from glmpatch.doctor.torch_report import ask_torch
 from glmpatch.doctor.torch_rows import backend
+from glmpatch.errors import ExitCode
 from tests.doctor.support import is_fine
 from tests.machine.machines import max9462
 from tests.machine.sysfs_tree import write, write_tree
@@ -49,6 +53,34 @@ def test_a_machine_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert {"torch", "backend", "hbm", "thp", "numa-balancing"} <= wrong
     assert wrong.isdisjoint({"python", "cpus", "numa", "memory", "swap", "governor", "slurm", "libraries"})
     assert "8 ranks of 8 threads" in rows["numa"].evidence
+
+
+def test_the_mends_of_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    write_tree(tmp_path, max9462("flat"))
+    write(tmp_path, "proc/sys/kernel/numa_balancing", "1")
+    (mend,) = (row.mend for row in examine(root=tmp_path) if row.id == "numa-balancing")
+    assert mend == ("sysctl" if os.geteuid() == 0 else "sudo sysctl") + " kernel.numa_balancing=0"
+
+
+def test_ctrl_c_does_not_wait_for_torch(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text(
+        "import os, time\nopen(os.environ['PID'], 'w').write(str(os.getpid()))\ntime.sleep(600)\n"
+    )
+    pid = tmp_path / "pid"
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{Path.cwd()}", "PID": str(pid)}
+    command = [sys.executable, "-m", "glmpatch", "doctor"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            end = time.monotonic() + 20
+            while not pid.exists() or not pid.read_text():
+                assert time.monotonic() < end
+                time.sleep(0.02)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(10) == ExitCode.INTERRUPTED
+        finally:
+            process.kill()
+    assert not Path("/proc", pid.read_text()).exists()
 
 
 def installed() -> BackendInfo:

@@ -20,7 +20,8 @@ def test_huge_pages_that_can_be_had(tmp_path: Path, text: str) -> None:
     write(tmp_path, THP, text)
     row = huge_pages(tmp_path)
     assert is_fine(row)
-    assert row.evidence == f"{text} in /{THP}"
+    assert row.evidence.startswith(f"{text} in /{THP}")
+    assert ("THP_MEM_ALLOC_ENABLE" in row.evidence) == ("[madvise]" in text)
 
 
 def test_no_huge_pages(tmp_path: Path) -> None:
@@ -28,8 +29,11 @@ def test_no_huge_pages(tmp_path: Path) -> None:
     row = huge_pages(tmp_path)
     assert row.state is State.WARN
     type_below(tmp_path, row.mend)
-    # The kernel shows its choice in brackets, and takes it without.
-    assert (tmp_path / THP).read_text() == "madvise\n"
+    # The kernel shows its choice in brackets, and takes it without. PyTorch does not ask for them, as madvise needs.
+    assert (tmp_path / THP).read_text() == "always\n"
+    write(tmp_path, THP, "always madvise [never]")
+    write(tmp_path, ".dockerenv", "")
+    assert huge_pages(tmp_path).mend == f"{row.mend}  # on the host"
 
 
 def test_numa_balancing_costs_only_where_there_are_nodes(tmp_path: Path) -> None:
@@ -64,11 +68,9 @@ def test_swap_in_use(tmp_path: Path) -> None:
     change()
     assert is_fine(swap(tmp_path))
     change(SwapFree=60)
-    assert swap(tmp_path).mend == "sudo swapoff -a && sudo swapon -a"
+    assert is_fine(swap(tmp_path)), "it lies there, and there is room for it"
     change(SwapFree=10)
-    row = swap(tmp_path)
-    assert row.state is State.WARN
-    assert "swapoff" not in row.mend, "there is no room for it"
+    assert swap(tmp_path).mend.startswith("ps ")
 
 
 def test_what_is_not_shown_is_said(tmp_path: Path) -> None:

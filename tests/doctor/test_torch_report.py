@@ -40,7 +40,7 @@ def test_torch_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     ("code", "error"),
     [
         ("import ctypes\nctypes.CDLL('libgone.so.1')\n", "OSError: libgone.so.1: cannot open shared object file"),
-        ("import os\nos.abort()\n", "this command failed with exit code -6"),
+        ("import os\nos.abort()\n", "exit code -6"),
     ],
 )
 def test_torch_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, error: str) -> None:
@@ -51,6 +51,18 @@ def test_torch_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: 
     report = ask_torch([], 1)
     assert report.error.startswith(error)
     assert report == TorchReport(error=report.error)
+
+
+def test_torch_is_there_and_dies_when_it_multiplies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "torch" / "distributed").mkdir(parents=True)
+    code = "import os\n__version__ = '2.13.0'\nnn = type('', (), {'functional': type('', (), {'linear': None})})\n"
+    code += "float32 = bfloat16 = None\ndef ones(*_, **__): os.abort()\n"
+    (tmp_path / "torch" / "__init__.py").write_text(code)
+    (tmp_path / "torch" / "distributed" / "__init__.py").write_text("def is_available(): return False\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    report = ask_torch([], 1)
+    assert report == TorchReport(error="exit code -6", version="2.13.0")
 
 
 def test_torch_in_the_folder_we_are_in_is_not_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

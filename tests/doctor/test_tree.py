@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -135,5 +137,13 @@ def test_no_launch_script_or_one_of_the_users(folder: Path) -> None:
     assert launch_script(tree, machine()).state is State.WARN
     tree.script.write_text("mpirun -n 2 bash train.sh\nCPUS='\n")
     assert "unknown" in launch_script(tree, machine()).evidence
-    tree.script.write_text("CPUS=(x-y)\nNUMA_NODES=(')\n")
-    assert is_fine(launch_script(tree, machine()))
+    for text in ("CPUS=(x-y)\nNUMA_NODES=(')\n", "CPUS=(0-9999999999)\n", f"CPUS=({'0-9999 ' * 9000})\n"):
+        tree.script.write_text(text)
+        assert "unknown" in launch_script(tree, machine()).evidence
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda file: file.symlink_to("/dev/zero")])
+def test_a_launch_script_that_has_no_end(folder: Path, make: Callable[[Path], None]) -> None:
+    tree = PatchedTree(folder, Options(), None)
+    make(tree.script)
+    assert launch_script(tree, machine()).evidence == f"there is no {tree.script}"
