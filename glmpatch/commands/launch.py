@@ -16,8 +16,9 @@ from glmpatch.launching.plan import LaunchPlan, choose_mpi
 from glmpatch.launching.script import render_script, write_script
 from glmpatch.launching.verify import verify
 from glmpatch.machine import presets
-from glmpatch.machine.memory import describe, plan_memory
+from glmpatch.machine.memory import judge, plan_memory
 from glmpatch.machine.need import CHATGLM_6B, Workload, rank_need
+from glmpatch.machine.picture import wrap
 from glmpatch.machine.placement import Placement
 from glmpatch.machine.topology import Topology, format_cpu_list
 from glmpatch.mpi import FLAVOURS, FlavourId
@@ -89,18 +90,19 @@ def command(
     if output:
         write_script(output, script, force=force)
         lines.insert(0, f"{output} is written")
-    else:
+    # There is no standard output if it was closed.
+    elif sys.stdout:
         sys.stdout.buffer.write(script)
     console = make_console(stderr=not output)
-    for line in lines:
-        print_line(console, line)
+    print_line(console, "\n".join(wrap(lines, console.width)))
 
 
 def _summary(plan: LaunchPlan) -> Iterator[str]:
-    """What the script does, and whether the machine has the memory for it."""
+    """What the script does, and whether the machine has the memory for it, in the best mode of its HBM."""
     seats, threads = plan.placement.seats, plan.placement.threads
-    yield f"ranks: {len(seats)}, with {threads} threads each, on {plan.topology.source}, started by {plan.mpi.title}"
-    yield from describe(plan_memory(plan.topology, plan.placement, rank_need(CHATGLM_6B, Workload())))
+    each = f"{threads} thread{'' if threads == 1 else 's'}"
+    yield f"ranks: {len(seats)}, with {each} each, on {plan.topology.source}, started by {plan.mpi.title}"
+    yield from judge(plan_memory(plan.topology, plan.placement, rank_need(CHATGLM_6B, Workload())))[:2]
     for note in plan.topology.notes:
         yield f"note: {note}"
 

@@ -62,13 +62,15 @@ def write_script(file: Path, data: bytes, *, force: bool = False) -> None:
     Args:
         file: Where to.
         data: What `render_script` gave.
-        force: Whether to replace whatever file is there.
+        force: Whether to replace whatever file is there; but no link or device, such as `/dev/stdout`.
 
     Raises:
         TreeError: There is something else, or somebody has changed it.
         EnvironmentLacksError: It cannot be written.
     """
-    if os.path.lexists(file) and not force and not holds_ours(file):
+    if os.path.lexists(file) and (file.is_symlink() or not file.is_file()):
+        raise TreeError(f"{file} is not a plain file", hint="name another; without -o it goes to standard output")
+    if file.exists() and not force and not holds_ours(file):
         raise TreeError(
             f"{file} is there, and not as glmpatch wrote it", hint="name another file, or use --force to replace it"
         )

@@ -128,7 +128,12 @@ def describe(plan: MemoryPlan) -> list[str]:
     for line, nodes in groupby(filter(lambda node: node.wanted or node.placed, plan.nodes), key=_load):
         numbers = [node.number for node in nodes]
         lines.append(f"{'nodes' if numbers[1:] else 'node'} {format_cpu_list(numbers)}{line}")
-    lines.append(f"memory {plan.verdict}: {'; '.join(plan.reasons)}")
+    return [*lines, *judge(plan)]
+
+
+def judge(plan: MemoryPlan) -> list[str]:
+    """What comes of it: first whether the ranks fit, then the modes of HBM, the best first."""
+    lines = [f"memory {plan.verdict}: {'; '.join(plan.reasons)}"]
     for at, outlook in enumerate(plan.modes):
         now = " (as now)" if outlook.mode == plan.mode else ""
         lines.append(f"{'' if at else 'best '}mode of HBM: {outlook.mode}{now}: {outlook.why}")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -43,7 +44,8 @@ def test_a_script_for_this_machine(tmp_path: Path, glmpatch: Run, flavour: Flavo
     assert lines[0] == f"{file} is written"
     assert lines[1].startswith("ranks: 1, with ")
     assert lines[1].endswith(f" on this machine, started by {found.flavour.title} {found.version}")
-    assert lines[2].startswith("memory of a rank: ")
+    assert lines[2].startswith("memory ")
+    assert len(lines) == 3
     assert is_ours(file.read_bytes())
     assert os.access(file, os.X_OK)
 
@@ -53,6 +55,11 @@ def test_standard_output_has_the_script_alone() -> None:
     done = subprocess.run(command, capture_output=True, check=True)
     assert is_ours(done.stdout)
     assert b"ranks: 8, with 8 threads each, on preset max9462-cache, started by MPICH" in done.stderr
+    told = done.stderr.decode().splitlines()
+    assert len(told) <= 5
+    assert all(len(line) <= 120 for line in told)
+    closed = subprocess.run(["bash", "-c", f"{shlex.join(map(str, command))} >&-"], capture_output=True, check=True)
+    assert closed.stderr == done.stderr
 
 
 def test_an_mpi_that_is_not_here(elsewhere: Path, glmpatch: Run) -> None:

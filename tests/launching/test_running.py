@@ -268,15 +268,96 @@ def test_how_it_is_called(tmp_path: Path) -> None:
     )
     printed = launch(plan, ptuning, "--print", "train.sh", "two words").stdout
     assert not (ptuning / "rank0").exists()
-    subprocess.run(
-        ["bash", "-c", printed], cwd=tmp_path, env={**os.environ, **plan_environment()}, check=True, timeout=60
-    )
+    subprocess.run(["bash", "-c", printed], cwd=tmp_path, check=True, timeout=60)
     assert [each["arguments"] for each in shown(ptuning)] == [["two words"]] * RANKS
 
 
-def plan_environment() -> dict[str, str]:
-    """What a shell has to have for the printed command."""
-    return {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "HWLOC_ALLOW": "all"}
+@pytest.mark.parametrize("how", ["sh", "dash", "bash --posix", "bash -eu", "env -i", "PATH= /bin/bash"])
+def test_whatever_shell_and_environment_it_is_called_in(tmp_path: Path, how: str) -> None:
+    ptuning = make_tree(tmp_path / "the tree")
+    file, link = ptuning / "launch_cpu.sh", tmp_path / "a link"
+    write_script(file, render_script(plan_for("openmpi")))
+    link.symlink_to(file)
+    words = f"export GLMPATCH_RANK_MB=1 SHELLOPTS; {how} {shlex.quote(str(link))} train.sh"
+    if how == "env -i":
+        words = words.replace("env -i", "env -i GLMPATCH_RANK_MB=1")
+    done = subprocess.run(["bash", "-euc", words], cwd="/", capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(shown(ptuning)) == RANKS
+
+
+@pytest.mark.parametrize("flavour", ALL_FLAVOURS)
+def test_without_outputs(tmp_path: Path, flavour: FlavourId) -> None:
+    ptuning = make_tree(tmp_path)
+    write_script(ptuning / "launch_cpu.sh", render_script(plan_for(flavour)))
+    words = ["timeout", "-s", "KILL", "30", "bash", "-c", 'exec bash "$0" train.sh >&- 2>&-']
+    subprocess.run([*words, ptuning / "launch_cpu.sh"], env={**os.environ, **SMALL}, check=True)
+    assert len(shown(ptuning)) == RANKS
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OMP_NUM_THREADS", "four"),
+        ("OMP_NUM_THREADS", "0"),
+        ("GLMPATCH_RANK_MB", "16GB"),
+        ("GLMPATCH_RANK_MB", "08"),
+        ("GLMPATCH_RANK_MB", "a[$(touch pwned)]"),
+        ("MASTER_PORT", "a[$(touch pwned)]"),
+    ],
+)
+def test_what_is_no_number(tmp_path: Path, name: str, value: str) -> None:
+    ptuning = make_tree(tmp_path)
+    done = launch(plan_for("mpich"), ptuning, "--check", "train.sh", cwd=tmp_path, env={**SMALL, name: value})
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {name} is ")
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_threads_of_loops_in_loops(tmp_path: Path) -> None:
+    done = launch(
+        plan_for("mpich"), make_tree(tmp_path), "--check", "train.sh", env={**SMALL, "OMP_NUM_THREADS": "3,2"}
+    )
+    assert done.returncode == 0
+    assert "OMP_NUM_THREADS is 3,2 here" in done.stderr
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_what_python_says_besides_is_no_problem(tmp_path: Path, code: int) -> None:
+    ptuning = make_tree(tmp_path)
+    python = tmp_path / "bin" / "python3"
+    python.parent.mkdir()
+    python.write_text(f"#!/bin/sh\necho 'an odd site' >&2\nexit {code}\n")
+    python.chmod(0o755)
+    done = launch(replace(plan_for("mpich"), python_folder=python.parent), ptuning, "--check", "train.sh")
+    assert done.returncode == (3 if code else 0)
+    assert done.stderr == "an odd site\n" + (f"error: {python} does not run\n" if code else "")
+
+
+@pytest.mark.parametrize(
+    ("groups", "limits", "free"),
+    [
+        ("0::/\n", {"memory.max": "5000000000"}, 5000),
+        ("0::/a b/c\n", {"a b/memory.max": "6000000000", "a b/c/memory.max": "max"}, 6000),
+        ("0::/outside/of/it\n", {"memory.max": "7000000000"}, 7000),
+        ("9:memory:/job\n1:name=x:/\n", {"memory/job/memory.limit_in_bytes": "8000000000"}, 8000),
+        ("9:memory:/outside\n0::/\n", {"memory/memory.limit_in_bytes": "9000000000"}, 9000),
+        ("9:memory:/\n", {"memory/memory.limit_in_bytes": "9223372036854771712"}, 99000),
+        ("", {}, 99000),
+    ],
+)
+def test_the_memory_of_the_control_group(tmp_path: Path, groups: str, limits: Mapping[str, str], free: int) -> None:
+    (tmp_path / "cgroup").mkdir()
+    for path, limit in limits.items():
+        (tmp_path / "cgroup" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cgroup" / path).write_text(f"{limit}\n")
+    (tmp_path / "self").write_text(groups)
+    (tmp_path / "meminfo").write_text("MemTotal: 200000000 kB\nMemAvailable: 96679688 kB\n")
+    script = render_script(plan_for("mpich")).decode().rpartition("\nSELF=")[0] + "\nfree_mb\n"
+    for real, ours in (("/sys/fs/cgroup", "cgroup"), ("/proc/self/cgroup", "self"), ("/proc/meminfo", "meminfo")):
+        script = script.replace(real, str(tmp_path / ours))
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == (f"{free}\n", "")
 
 
 def test_a_script_elsewhere_and_threads_of_the_user(tmp_path: Path) -> None:

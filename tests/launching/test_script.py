@@ -5,6 +5,7 @@ import re
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -90,7 +91,7 @@ def test_what_it_says_of_a_machine_with_flat_memory() -> None:
         '    export I_MPI_ROOT="$MPI_ROOT"',
     ):
         assert said.count(line) == 1, line
-    (pinning,) = (line for line in said if "I_MPI_PIN_DOMAIN=" in line)
+    (pinning,) = (line for line in said if line.startswith("    export I_MPI_PIN_DOMAIN="))
     assert pinning == (
         "    export I_MPI_PIN_DOMAIN='[0xff,0xff00,0xff0000,0xff000000,0xff00000000,0xff0000000000,0xff000000000000,"
         "0xff00000000000000]'"
@@ -169,14 +170,22 @@ def test_a_link_is_not_its_own_work(tmp_path: Path) -> None:
     assert not (tmp_path / "nowhere").exists()
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda file: file.symlink_to("/dev/fd/1")])
+def test_what_is_no_file_is_not_replaced(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    # As root, this would be the end of /dev/null or /dev/stdout.
+    file = tmp_path / "it"
+    make(file)
+    before = file.lstat().st_ino
+    with pytest.raises(GlmpatchError, match="is not a plain file"):
+        write_script(file, render_script(plan_for()), force=True)
+    assert file.lstat().st_ino == before
+
+
 def test_what_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(GlmpatchError, match=r"cannot write .*launch_cpu\.sh: ") as caught:
         write_script(tmp_path / "file/launch_cpu.sh", b"")
     assert caught.value.exit_code == ExitCode.ENVIRONMENT
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(GlmpatchError, match="cannot write"):
-        write_script(tmp_path / "folder", b"", force=True)
 
 
 HOSTILE = "a 'b' \"c\" $(touch pwned) `touch pwned` ${HOME} \\ ; touch pwned\n# 中文 }!*"
