@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -27,8 +28,9 @@ def command(*, target: Path, as_json: bool) -> None:
     require_upstream(target, load_upstream())
     reverted = revert(target)
     removed = [SCRIPT] if remove_from_tree(target) else []
+    kept = [SCRIPT] if os.path.lexists(target / SCRIPT) else []
     if as_json:
-        print_json({**msgspec.to_builtins(reverted), "removed": removed})
+        print_json({**msgspec.to_builtins(reverted), "removed": removed, "kept": kept})
         return
     console = make_console()
     for path in reverted.written:
@@ -37,5 +39,7 @@ def command(*, target: Path, as_json: bool) -> None:
         print_line(console, f"in commit {reverted.commit[:10]}: {', '.join(reverted.patches)}")
     for path in removed:
         print_line(console, f"removed {path}")
+    for path in kept:
+        print_line(console, f"kept {path}: apply did not write it, or it was changed since")
     if not (reverted.written or removed):
         print_line(console, "nothing to revert")

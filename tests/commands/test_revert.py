@@ -29,8 +29,8 @@ def test_a_folder(root: Path, glmpatch: Run) -> None:
     glmpatch("apply", root)
     result = glmpatch("revert", root, "--json")
     assert result.code == ExitCode.DONE
-    assert sorted(result.json) == ["commit", "patches", "removed", "written"]
-    assert result.json["removed"] == ["ptuning/launch_cpu.sh"]
+    assert sorted(result.json) == ["commit", "kept", "patches", "removed", "written"]
+    assert (result.json["removed"], result.json["kept"]) == (["ptuning/launch_cpu.sh"], [])
     assert (sorted(result.json["written"]), result.json["patches"], result.json["commit"]) == (CHANGED, [], None)
     assert snapshot(root) == before
 
@@ -40,10 +40,13 @@ def test_a_launch_script_of_the_user_stays(root: Path, glmpatch: Run) -> None:
     glmpatch("apply", root)
     script = root / "ptuning/launch_cpu.sh"
     script.write_text(script.read_text() + "# mine\n")
-    assert "removed" not in glmpatch("revert", root).out
+    kept = "kept ptuning/launch_cpu.sh: apply did not write it, or it was changed since\n"
+    out = glmpatch("revert", root).out
+    assert out.endswith(kept)
+    assert "removed" not in out
     assert script.exists()
     glmpatch("launch", "--mpi", "intel", "--topology", "max9462-cache", "--force", "-o", script)
-    assert glmpatch("revert", root).out == "nothing to revert\n"
+    assert glmpatch("revert", root).out == f"{kept}nothing to revert\n"
     assert script.exists()
 
 
