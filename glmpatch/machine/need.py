@@ -16,9 +16,10 @@ from glmpatch.errors import UsageError
 
 NeedDtype: TypeAlias = Literal["bf16", "fp32"]
 
-# Python, torch, transformers and datasets, as measured on a rank with a model of 0.3 MB. 170 MB of it are pages of
-# libraries, which all ranks share.
-_RUNTIME = 460_000_000
+# Pages of libraries, which all ranks share, as measured. Files that were just written map more at once: up to 300 MB.
+LIBRARIES = 170_000_000
+# With those: Python, torch, transformers and datasets, as measured on a rank with a model of 0.3 MB.
+_RUNTIME = LIBRARIES + 290_000_000
 # The pages of libmpi and libfabric, and of the segments that ranks share, as measured with two ranks; the backend has
 # one buffer of 512 KB besides (`kChunk`).
 _MPI = 10_000_000
