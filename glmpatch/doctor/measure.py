@@ -63,7 +63,7 @@ def _loaded_library() -> str:
 
 
 def _time_dtypes(torch: Any) -> dict[str, object]:
-    """The seconds that a layer takes with each dtype. In turns, so that what else runs here slows both."""
+    """The seconds that a quarter of a layer takes with each dtype. In turns, so that what else runs here slows both."""
     linear = torch.nn.functional.linear
     shapes = (_TOKENS, _WIDTH), (_WIDTH, _WIDTH)
     inputs = {

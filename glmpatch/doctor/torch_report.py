@@ -36,7 +36,7 @@ class TorchReport:
         own: Whether its MPI backend is its own.
         library: What the MPI says about itself that the backend loads, with single spaces; "" if that is unknown.
         load_error: Why glmpatch's backend does not load; "" if it does, or is not there.
-        fp32: The seconds that a layer takes in fp32; 0 if that was not measured.
+        fp32: The seconds that a quarter of a layer takes in fp32; 0 if that was not measured.
         bf16: The same in bf16.
         threads: With how many threads.
         kernel: What oneDNN calls the code that it ran for bf16; "" if it ran none.

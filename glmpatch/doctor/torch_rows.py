@@ -119,7 +119,7 @@ def _measured(report: TorchReport) -> str:
     unit = _unit_of(report.kernel)
     how = f"runs on {unit}" if unit else "is emulated" if speed < 1 else "runs"
     ratio = f"{speed:.1f}x faster" if speed >= 1 else f"{1 / speed:.1f}x slower"
-    times = f"{report.bf16 * 1000:.1f} ms against {report.fp32 * 1000:.1f} ms for a layer"
+    times = f"{report.bf16 * 1000:.1f} ms against {report.fp32 * 1000:.1f} ms for a quarter of a layer"
     return f"bf16 {how}, {ratio} than fp32: {times}, by {report.kernel or 'no kernel of oneDNN'}"
 
 
