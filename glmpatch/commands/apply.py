@@ -18,6 +18,7 @@ from glmpatch.launching.in_tree import SCRIPT, ScriptState, plan_for_here, write
 from glmpatch.patching.apply import Applied, apply, require_upstream, survey
 from glmpatch.patching.series import Series, load_upstream
 from glmpatch.upstream import clone
+from glmpatch.wording import count
 
 _LACKS_MPI = (
     "note: the patched code talks through MPI, and unless torch was built with MPI, this environment has no backend for"
@@ -119,22 +120,18 @@ def _write_script(root: Path, *, dry_run: bool) -> _LaunchScript:
         return _LaunchScript(state, "is left alone: apply did not write it, or it was changed since")
     seats, threads = plan.placement.seats, plan.placement.threads
     verb = {ScriptState.WRITTEN: "would be written" if dry_run else "is written", ScriptState.CURRENT: "is up to date"}
-    ranks = f"{_count(len(seats), 'rank')} with {_count(threads, 'thread')} each"
+    ranks = f"{count(len(seats), 'rank')} with {count(threads, 'thread')} each"
     return _LaunchScript(state, f"{verb[state]}: {ranks} on this machine, with {plan.mpi.title}")
 
 
 def _verdict(applied: Applied, target: Path, *, dry_run: bool) -> str:
     """The last line: what happened, and how to take it back."""
-    files = _count(len(applied.plan.after), "file")
+    files = count(len(applied.plan.after), "file")
     if applied.plan.conflicts:
-        return f"{_count(len(applied.plan.conflicts), 'conflict')}: nothing was written"
+        return f"{count(len(applied.plan.conflicts), 'conflict')}: nothing was written"
     if not applied.plan.after:
         return "nothing to do: every patch is applied"
     if dry_run:
         return f"a dry run: {files} would change"
-    made = f" in {_count(len(applied.commits), 'commit')}" if applied.commits else ""
+    made = f" in {count(len(applied.commits), 'commit')}" if applied.commits else ""
     return f"{files} changed{made}; to undo: glmpatch revert {shlex.quote(str(target))}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -14,9 +14,10 @@ from rich.text import Text
 from glmpatch.commands.options import json_option
 from glmpatch.console import make_console, print_json, print_line, printable
 from glmpatch.doctor.examine import examine
-from glmpatch.doctor.row import Row, State, count
+from glmpatch.doctor.row import Row, State
 from glmpatch.errors import ExitCode
 from glmpatch.machine.need import CHATGLM_6B, ModelShape
+from glmpatch.wording import count
 
 _STYLES = {State.PASS: "green", State.WARN: "yellow", State.FAIL: "bold red"}
 

@@ -22,6 +22,7 @@ from glmpatch.machine.picture import wrap
 from glmpatch.machine.placement import Placement
 from glmpatch.machine.topology import Topology, format_cpu_list
 from glmpatch.mpi import FLAVOURS, FlavourId
+from glmpatch.wording import count
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -99,9 +100,8 @@ def command(
 
 def _summary(plan: LaunchPlan) -> Iterator[str]:
     """What the script does, and whether the machine has the memory for it, in the best mode of its HBM."""
-    seats, threads = plan.placement.seats, plan.placement.threads
-    each = f"{threads} thread{'' if threads == 1 else 's'}"
-    yield f"ranks: {len(seats)}, with {each} each, on {plan.topology.source}, started by {plan.mpi.title}"
+    ranks, each = len(plan.placement.seats), count(plan.placement.threads, "thread")
+    yield f"ranks: {ranks}, with {each} each, on {plan.topology.source}, started by {plan.mpi.title}"
     yield from judge(plan_memory(plan.topology, plan.placement, rank_need(CHATGLM_6B, Workload())))[:2]
     for note in plan.topology.notes:
         yield f"note: {note}"

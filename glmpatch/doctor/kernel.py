@@ -8,8 +8,9 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
-from glmpatch.doctor.row import Check, Row, count, size
+from glmpatch.doctor.row import Check, Row
 from glmpatch.machine.topology import Topology
+from glmpatch.wording import count, size
 
 _THP = Check("thp", "Transparent huge pages")
 _BALANCING = Check("numa-balancing", "NUMA balancing")

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from glmpatch.doctor.kernel import in_container, read
-from glmpatch.doctor.row import Check, Row, count, size
+from glmpatch.doctor.row import Check, Row
 from glmpatch.machine.placement import Placement
 from glmpatch.machine.topology import Topology, format_cpu_list
+from glmpatch.wording import count, size
 
 _SHM = Check("shm", "Shared memory")
 _ULIMITS = Check("ulimits", "Limits")

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from glmpatch.doctor.kernel import SHOW_MEMORY, memory_info
-from glmpatch.doctor.row import Check, Row, count, size
+from glmpatch.doctor.row import Check, Row
 from glmpatch.doctor.tree import PatchedTree, apply_command, write_launch_script
 from glmpatch.machine import cgroups
 from glmpatch.machine.memory import MARGIN, MemoryPlan, plan_memory
 from glmpatch.machine.placement import Placement, place
 from glmpatch.machine.topology import Topology
 from glmpatch.patching.model import Dtype
+from glmpatch.wording import count, size
 
 _NUMA = Check("numa", "NUMA")
 _HBM = Check("hbm", "HBM")

@@ -12,7 +12,8 @@ from packaging.requirements import Requirement
 
 import glmpatch
 from glmpatch.building.problem import pip
-from glmpatch.doctor.row import Check, Row, count
+from glmpatch.doctor.row import Check, Row
+from glmpatch.wording import count
 
 _PYTHON = Check("python", "Python")
 _PACKAGES = Check("packages", "Packages")

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-_GB = 1e9
-
 
 class State(Enum):
     """How it stands with one thing."""
@@ -55,13 +53,3 @@ class Check:
     def fails(self, evidence: str, mend: str) -> Row:
         """It keeps the training from running."""
         return Row(self.id, self.title, State.FAIL, evidence, mend)
-
-
-def count(number: int, noun: str) -> str:
-    """`1 rank`, `2 ranks`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def size(number: float) -> str:
-    """Bytes for people: `16.7 GB`, `64 MB`."""
-    return f"{number / _GB:.1f} GB" if number >= _GB else f"{number / 1e6:.0f} MB"

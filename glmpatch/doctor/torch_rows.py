@@ -11,12 +11,13 @@ from glmpatch.building.problem import pip
 from glmpatch.building.record import BackendInfo
 from glmpatch.building.toolchain import AUTOLOAD
 from glmpatch.doctor.kernel import read
-from glmpatch.doctor.row import Check, Row, count
+from glmpatch.doctor.row import Check, Row
 from glmpatch.doctor.torch_report import TorchReport
 from glmpatch.doctor.tree import PatchedTree, apply_command
 from glmpatch.machine.bf16 import bf16_unit
 from glmpatch.machine.topology import Topology
 from glmpatch.patching.model import Dtype
+from glmpatch.wording import count
 
 _TORCH = Check("torch", "PyTorch")
 _BACKEND = Check("backend", "MPI backend")

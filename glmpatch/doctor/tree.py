@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from glmpatch.doctor.row import Check, Row, count
+from glmpatch.doctor.row import Check, Row
 from glmpatch.launching.in_tree import SCRIPT
 from glmpatch.launching.script import holds_ours
 from glmpatch.machine.topology import Topology, format_cpu_list, parse_cpu_list
@@ -18,6 +18,7 @@ from glmpatch.patching.apply import require_upstream, survey
 from glmpatch.patching.model import Backend, Conflict, Dtype, Options
 from glmpatch.patching.plan import Plan
 from glmpatch.patching.series import load_series, load_upstream
+from glmpatch.wording import count
 
 _TREE = Check("tree", "Patched tree")
 _SCRIPT = Check("launch-script", "Launch script")

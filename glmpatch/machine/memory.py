@@ -11,8 +11,8 @@ from typing import Literal, TypeAlias
 from glmpatch.machine.need import Part, RankNeed
 from glmpatch.machine.placement import Placement, Seat
 from glmpatch.machine.topology import HbmMode, MemoryKind, NumaNode, Topology, format_cpu_list
+from glmpatch.wording import size
 
-_GB = 10**9
 NOT_MODELLED = (
     "evaluation and generation, full fine-tuning, quantised weights",
     "copies of a matrix that oneDNN makes for itself in another layout, at most of the largest matrix",
@@ -143,11 +143,6 @@ def judge(plan: MemoryPlan) -> list[str]:
 def with_margin(amount: int) -> int:
     """So many bytes, and what the estimate may be off."""
     return int(amount * (1 + MARGIN))
-
-
-def size(amount: float) -> str:
-    """Bytes for people."""
-    return f"{amount / _GB:.1f} GB" if amount >= _GB else f"{amount * 1000 / _GB:.0f} MB"
 
 
 def _parts(parts: Iterable[Part]) -> str:

@@ -9,6 +9,7 @@ from glmpatch.machine.bf16 import bf16_unit
 from glmpatch.machine.boxes import INDENT, Column, Rows, draw_table, to_ascii
 from glmpatch.machine.placement import Placement, Seat, nearest_clusters
 from glmpatch.machine.topology import Core, NumaNode, Topology, format_cpu_list
+from glmpatch.wording import count
 
 _KINDS = {"ddr": "DDR", "hbm": "HBM", "other": "slow"}
 
@@ -47,10 +48,10 @@ def format_gib(size: int) -> str:
 def summarise(topology: Topology) -> str:
     """How many there are of everything, on one line."""
     parts = [
-        _count(len(topology.packages), "socket"),
-        _count(len(topology.clusters), "cluster") + (f" (SNC{topology.snc})" if topology.snc > 1 else ""),
-        _count(len(topology.cores), "core"),
-        _count(sum(len(core.cpus) for core in topology.cores), "CPU"),
+        count(len(topology.packages), "socket"),
+        count(len(topology.clusters), "cluster") + (f" (SNC{topology.snc})" if topology.snc > 1 else ""),
+        count(len(topology.cores), "core"),
+        count(sum(len(core.cpus) for core in topology.cores), "CPU"),
     ]
     for kind, name in _KINDS.items():
         if size := sum(node.memory for node in topology.nodes if node.kind == kind):
@@ -84,7 +85,7 @@ def _ranks(placement: Placement) -> str:
     cores = len(placement.seats[0].cores)
     each = " each" if len(placement.seats) > 1 else ""
     reserve = f", {cores - placement.threads} of {cores} cores in reserve" if cores > placement.threads else ""
-    return f"{_count(len(placement.seats), 'rank')}, {_count(placement.threads, 'thread')}{each}{reserve}"
+    return f"{count(len(placement.seats), 'rank')}, {count(placement.threads, 'thread')}{each}{reserve}"
 
 
 def _tail(topology: Topology) -> Iterator[str]:
@@ -177,7 +178,3 @@ def _preferences(seats: Sequence[Seat]) -> list[str]:
     if len(set(wanted)) <= 1:
         return wanted[:1]
     return [f"{seat.rank}: {memory}" for seat, memory in zip(seats, wanted, strict=True)]
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

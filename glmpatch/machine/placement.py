@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from glmpatch.errors import UsageError
 from glmpatch.machine.topology import Core, NumaNode, Topology, format_cpu_list
+from glmpatch.wording import count
 
 _Groups: TypeAlias = list[list[Core]]
 
@@ -95,11 +96,11 @@ class _Demand:
         return f"what fits: {' or '.join(fits)}" if fits else "ask for less of each"
 
     def _subject(self) -> str:
-        parts = [_count(self.ranks, "rank")]
+        parts = [count(self.ranks, "rank")]
         if self.threads or self.reserve_cores:
-            parts.append(f"of {_count(self.threads or 1, 'thread')}")
+            parts.append(f"of {count(self.threads or 1, 'thread')}")
         if self.reserve_cores:
-            parts.append(f"and {_count(self.reserve_cores, 'core')} in reserve each")
+            parts.append(f"and {count(self.reserve_cores, 'core')} in reserve each")
         parts.append("needs" if self.ranks == 1 else "need")
         return " ".join(parts)
 
@@ -142,10 +143,6 @@ def place(
     taken = (tuple(chunk) for chunk in _deal(groups, ranks, each))
     seats = tuple(_seat(topology, rank, chunk) for rank, chunk in enumerate(taken))
     return Placement(seats, each - reserve_cores)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _levels(cores: list[Core]) -> list[_Groups]:
