@@ -113,13 +113,18 @@ def run_ranks(
         errors="replace",
         start_new_session=True,
     ) as process:
-        try:
-            output, _ = process.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            output, _ = process.communicate()
-            pytest.fail(f"{flavour}, {ranks} ranks: not done after {timeout} s\n{output}")
+        output = output_of(process, f"{flavour}, {ranks} ranks", timeout)
     return Finished(process.returncode, output)
+
+
+def output_of(process: subprocess.Popen[str], what: str, timeout: float) -> str:
+    """All that a process prints to its end. Fails the test, and ends its group, if that takes more seconds."""
+    try:
+        return process.communicate(timeout=timeout)[0]
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+        pytest.fail(f"{what}: not done after {timeout} s\n{output}")
 
 
 def check_ranks(flavour: FlavourId, ranks: int, *command: str | Path, **options: float | Mapping[str, str]) -> str:

@@ -14,7 +14,7 @@ import pytest
 from glmpatch.cli import run
 from glmpatch.mpi.flavour import FlavourId
 from tests.launching.cluster_support import Records, TwoHosts, demo_tree, no_backend, two_hosts, wait_for
-from tests.mpi_support import ALL_FLAVOURS, installation
+from tests.mpi_support import ALL_FLAVOURS, installation, output_of
 
 pytestmark = pytest.mark.train
 
@@ -60,12 +60,7 @@ def launched(hosts: TwoHosts, launch: Path, script: str) -> Iterator[subprocess.
 
 def outcome(process: subprocess.Popen[str], *, seconds: float = 60) -> tuple[int, str]:
     """The exit code, and all that was printed. Fails the test if it is not over by then."""
-    try:
-        output, _ = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        output, _ = process.communicate()
-        pytest.fail(f"not over after {seconds:g} seconds:\n{output}")
+    output = output_of(process, "the launch script", seconds)
     return process.returncode, output
 
 
